@@ -1,0 +1,450 @@
+"""``TrialConfig``: everything that defines one training run, and the only place a default stands.
+
+Lengths of training are in *samples* (training frames drawn), never in steps or epochs, so that
+trials with different batch sizes can be compared. Times are in seconds, distances in metres.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from smolvla_core.errors import ConfigError
+
+TINY = "tiny"
+REFERENCE_BATCH = 8  # the batch size at which `optim.lr` is stated; `lr_scaling` is relative to it
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class DatasetSource(Section):
+    """One LeRobot dataset, on disk (``root``) or on the hub (``repo_id``)."""
+
+    root: str | None = None
+    repo_id: str | None = None
+    weight: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _located(self) -> Self:
+        if self.root is None and self.repo_id is None:
+            raise ValueError("needs 'root' (a folder) or 'repo_id' (a hub id)")
+        return self
+
+
+class DataConfig(Section):
+    """Which frames are trained on, and which are held out. Splits are by episode."""
+
+    train: tuple[DatasetSource, ...] = Field(min_length=1)
+    cameras: dict[str, str] = Field(default_factory=dict)
+    """Policy camera name -> dataset key. Empty: the dataset's cameras in the policy's order."""
+    val_fraction: float = Field(default=0.1, gt=0, lt=1)
+    test_fraction: float = Field(default=0.1, ge=0, lt=1)
+    split_seed: int = Field(default=0, ge=0)
+    gripper_dims: tuple[int, ...] = ()
+    """Raw state dims of the grippers or hands, for datasets whose layout is not known by name."""
+    cache_dir: str | None = None
+    """Where converted v2.1 datasets go. Default: ``~/.cache/smolvla_core``."""
+
+    @model_validator(mode="after")
+    def _one_main_dataset(self) -> Self:
+        if len(self.train) > 1:
+            raise ValueError(f"data.train lists {len(self.train)} datasets; exactly one is supported")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"data.val_fraction + data.test_fraction is {self.val_fraction + self.test_fraction:g}; "
+                "it must stay below 1 to leave training episodes"
+            )
+        return self
+
+
+class StateConfig(Section):
+    """Which dims of the raw proprioception the policy sees; see ``smolvla_core.state``."""
+
+    preset: Literal["top32", "standard217", "all", "identity"] = "top32"
+    keys: tuple[str, ...] = ()
+    """Explicit key names in place of a preset, e.g. ``[base_qvel, trunk_qpos]``."""
+    indices: tuple[int, ...] = ()
+    """Explicit raw dims in place of a preset."""
+    track: Literal["standard", "open"] = "standard"
+    """``standard`` refuses the dims that the challenge's standard track forbids."""
+
+    @model_validator(mode="after")
+    def _one_way_of_choosing(self) -> Self:
+        if self.keys and self.indices:
+            raise ValueError("state.keys and state.indices are both given; give one of them")
+        return self
+
+
+class WeightingConfig(Section):
+    """Per-sample loss weights; see ``smolvla_core.weights``."""
+
+    scheme: Literal["uniform", "temporal"] = "temporal"
+    alpha: float = Field(default=0.0, ge=0)
+    """Temporal: weight = 1 + alpha * progress**2. 0 is exactly the unweighted loss."""
+    normalize: bool = False
+    """Divide by the sum of the batch's weights in place of the batch size."""
+
+
+class CurriculumConfig(Section):
+    """Which part of the episodes is drawn when; see ``smolvla_core.data.sampler``."""
+
+    scheme: Literal["none", "second_half"] = "none"
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the sample budget drawn from full episodes before the late stage begins."""
+    start: float = Field(default=0.5, gt=0, lt=1)
+    """The late stage draws only frames with progress >= start."""
+
+
+class AugmentConfig(Section):
+    """Changes to training frames, never to validation; see ``smolvla_core.augment``."""
+
+    gripper_jitter_m: float = Field(default=0.0, ge=0)
+    """Half-width of the uniform jitter on end-effector positions in the raw state. 0 is off."""
+
+
+class TinyConfig(Section):
+    """Size of the policy that ``policy.pretrained: tiny`` builds from random weights."""
+
+    image_size: int = Field(default=64, ge=32, multiple_of=32)
+    hidden_size: int = Field(default=64, ge=16, multiple_of=16)
+    layers: int = Field(default=4, ge=2, multiple_of=2)
+    vision_hidden_size: int = Field(default=32, ge=16, multiple_of=16)
+    vision_layers: int = Field(default=2, ge=1)
+    expert_width: float = Field(default=0.75, gt=0, le=1)
+    init_seed: int = Field(default=0, ge=0)
+
+
+class PolicyConfig(Section):
+    """The SmolVLA policy; see ``smolvla_core.policy``."""
+
+    pretrained: str = "lerobot/smolvla_base"
+    """A hub id, a folder, or ``tiny``."""
+    chunk_size: int = Field(default=50, ge=1)
+    n_action_steps: int | None = Field(default=None, ge=1)
+    """Steps executed before the policy is asked again. None: all of the chunk."""
+    num_steps: int = Field(default=10, ge=1)
+    """Euler steps of the flow integration."""
+    tokenizer_max_length: int = Field(default=64, ge=1)
+    max_state_dim: int = Field(default=32, ge=1)
+    train_expert_only: bool = True
+    freeze_vision_encoder: bool = True
+    tiny: TinyConfig = TinyConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.n_action_steps is not None and self.n_action_steps > self.chunk_size:
+            raise ValueError(
+                f"policy.n_action_steps is {self.n_action_steps}; it cannot exceed policy.chunk_size ({self.chunk_size})"
+            )
+        if self.train_expert_only and not self.freeze_vision_encoder:
+            raise ValueError(
+                "policy.freeze_vision_encoder is false while policy.train_expert_only is true, which freezes "
+                "the vision encoder too; set policy.train_expert_only to false"
+            )
+        return self
+
+    @property
+    def action_steps(self) -> int:
+        """``n_action_steps``, following ``chunk_size`` unless it was given."""
+        return self.chunk_size if self.n_action_steps is None else self.n_action_steps
+
+
+class OptimConfig(Section):
+    """Optimizer, schedule and length. The defaults are lerobot's SmolVLA preset at batch 8."""
+
+    batch_size: int = Field(default=8, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Samples a forward pass; gradients are accumulated up to the batch. None: the batch."""
+    samples: int = Field(default=800_000, ge=1)
+    lr: float = Field(default=1e-4, gt=0)
+    lr_scaling: Literal["none", "sqrt"] = "none"
+    """lr at batch B = lr * (B / 8) ** (0 or 1/2)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_lr: float = Field(default=1e-6, ge=0)
+    warmup_samples: int = Field(default=0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=1e-10, ge=0)
+    grad_clip: float = Field(default=10.0, gt=0)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential moving average of the trained weights, used for evaluation and
+    export. None: off."""
+
+    @field_validator("betas")
+    @classmethod
+    def _betas_in_range(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("each must be in [0, 1)")
+        return betas
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.micro_batch is not None and self.micro_batch > self.batch_size:
+            raise ValueError(
+                f"optim.micro_batch is {self.micro_batch}; it cannot exceed optim.batch_size ({self.batch_size})"
+            )
+        if self.batch_size > self.samples:
+            raise ValueError(
+                f"optim.batch_size is {self.batch_size}; it cannot exceed optim.samples ({self.samples})"
+            )
+        if self.warmup_samples >= self.samples:
+            raise ValueError(
+                f"optim.warmup_samples is {self.warmup_samples}; it must be below optim.samples ({self.samples})"
+            )
+        if self.schedule == "cosine" and self.final_lr > self.peak_lr:
+            raise ValueError(
+                f"optim.final_lr is {self.final_lr:g}; it cannot exceed the peak learning rate ({self.peak_lr:g})"
+            )
+        return self
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate after ``lr_scaling``."""
+        exponent = {"none": 0.0, "sqrt": 0.5}[self.lr_scaling]
+        return self.lr * (self.batch_size / REFERENCE_BATCH) ** exponent
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: the first count whose samples reach ``samples``."""
+        return -(-self.samples // self.batch_size)
+
+
+class EvalConfig(Section):
+    """The objective; see ``smolvla_core.evaluate``. Shared by all trials of a study."""
+
+    horizon_s: float = Field(default=1.0, gt=0)
+    frames: int = Field(default=512, ge=1)
+    draws: int = Field(default=4, ge=1)
+    seed: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    critical: Literal["auto", "annotation", "gripper", "progress"] = "auto"
+    """Which frames are critical. ``auto``: the first rule that the data allows."""
+    gripper_window_s: float = Field(default=0.5, gt=0)
+    gripper_threshold: float = Field(default=0.1, gt=0, lt=1)
+    """Gripper motion counts above this share of the gripper's range within the window."""
+    critical_progress: float = Field(default=0.6, ge=0, lt=1)
+    at: tuple[int, ...] = ()
+    """Sample counts at which to evaluate and report, besides the end of training."""
+
+    @field_validator("at")
+    @classmethod
+    def _ascending(cls, at: tuple[int, ...]) -> tuple[int, ...]:
+        if any(samples < 1 for samples in at) or list(at) != sorted(set(at)):
+            raise ValueError("must be positive and strictly ascending")
+        return at
+
+
+class RuntimeConfig(Section):
+    """Where and how it runs. Nothing here changes what is learned, but for ``seed``."""
+
+    seed: int = Field(default=0, ge=0)
+    device: str = "auto"
+    """``auto``: cuda where there is one, else cpu."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 autocast on a GPU that has it, fp32 elsewhere."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of torch. None: torch's own choice."""
+    log_every_samples: int = Field(default=1000, ge=1)
+    """How often training metrics are reported between evaluations."""
+
+
+class TrialConfig(Section):
+    """One training run, complete. Build it with :meth:`from_dict` to get readable errors."""
+
+    data: DataConfig
+    state: StateConfig = StateConfig()
+    weighting: WeightingConfig = WeightingConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
+    augment: AugmentConfig = AugmentConfig()
+    policy: PolicyConfig = PolicyConfig()
+    optim: OptimConfig = OptimConfig()
+    eval: EvalConfig = EvalConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Validate a nested mapping.
+
+        Raises:
+            ConfigError: one line that names the first wrong key, its value and the rule, with
+                the nearest valid key where a key is unknown.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls)) from None
+
+    def with_values(self, dotted: Mapping[str, Any]) -> Self:
+        """A copy with ``{"optim.batch_size": 16}`` applied.
+
+        Raises:
+            ConfigError: as :meth:`from_dict`.
+        """
+        return type(self).from_dict(set_dotted(self.to_dict(), dotted))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values that survive JSON and YAML; the inverse of :meth:`from_dict`."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML, ready for ``python -m smolvla_core.train``."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def dotted_keys(model: type[BaseModel] = TrialConfig, prefix: str = "") -> dict[str, Any]:
+    """Every leaf of the schema, ``{"optim.lr": FieldInfo, ...}``."""
+    leaves: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            leaves |= dotted_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = field
+    return leaves
+
+
+def set_dotted(nested: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``nested`` with each ``a.b.c`` of ``dotted`` set; missing sections are made.
+
+    Raises:
+        ConfigError: a path runs through something that is no section.
+    """
+    result = dict(nested)
+    for path, value in dotted.items():
+        head, _, rest = path.partition(".")
+        if not rest:
+            result[head] = value
+            continue
+        section = result.get(head) or {}
+        if not isinstance(section, Mapping):
+            raise ConfigError(f"{path}: '{head}' is a value, not a section; remove '.{rest}'")
+        result[head] = set_dotted(section, {rest: value})
+    return result
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """``["optim.batch_size=32"]`` -> ``{"optim.batch_size": 32}``; values are YAML.
+
+    Raises:
+        ConfigError: a text without ``=``, or a value that is no YAML.
+    """
+    parsed = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {text!r}: expected KEY=VALUE, e.g. --set optim.batch_size=32")
+        parsed[key.strip()] = load_yaml(value, where=f"--set {key.strip()}")
+    return parsed
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1's safe loader, which also reads ``1e-4`` and ``800_000`` as numbers."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load_yaml(text: str, where: str) -> Any:
+    """Parse YAML safely, with ``${NAME}`` left as it stands.
+
+    Raises:
+        ConfigError: one line with the place of the mistake.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with one more number format
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
+
+
+def expand_environment(value: Any, where: str = "") -> Any:
+    """Replace ``${NAME}`` by the environment's value in every string of a nested value.
+
+    Raises:
+        ConfigError: a name the environment lacks.
+    """
+    if isinstance(value, Mapping):
+        return {key: expand_environment(item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [expand_environment(item, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def lookup(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise ConfigError(f"{where}: ${{{name}}} is not set; run: export {name}=...")
+        return os.environ[name]
+
+    return re.sub(r"\$\{(\w+)\}", lookup, value)
+
+
+def load_config(path: str | Path, assignments: Iterable[str] = ()) -> TrialConfig:
+    """Read a trial's YAML file and apply ``KEY=VALUE`` assignments.
+
+    Raises:
+        ConfigError: the file is missing or a value is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; give the path of a trial's YAML")
+    values = load_yaml(path.read_text(encoding="utf-8"), where=str(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
+    overridden = set_dotted(values, parse_assignments(assignments))
+    try:
+        return TrialConfig.from_dict(expand_environment(overridden))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """One line for the first mistake of a pydantic error: key, value, rule, nearest valid key."""
+    first = error.errors()[0]
+    path = prefix + ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{path}: unknown key{suggest(path, _siblings(model, first['loc']), prefix)}"
+    if first["type"] == "missing":
+        return f"{path}: required key is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if first["type"] != "value_error" else message
+    if first["type"] == "value_error" and isinstance(first["input"], dict | BaseModel):
+        return f"{path}: {message}" if path and not message.startswith(path) else message
+    return f"{path}: got {first['input']!r}; {message}"
+
+
+def suggest(key: str, valid: Iterable[str], prefix: str = "") -> str:
+    """``"; did you mean 'x'?"`` for the nearest valid key, else the list of valid keys."""
+    valid = [prefix + name for name in valid]
+    nearest = difflib.get_close_matches(key, valid, n=1, cutoff=0.6)
+    if nearest:
+        return f"; did you mean '{nearest[0]}'?"
+    return f"; valid here: {', '.join(sorted(valid))}" if valid else ""
+
+
+def _siblings(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """The valid keys beside ``loc``, as full dotted paths."""
+    walked: list[str] = []
+    for part in loc[:-1]:
+        walked.append(str(part))
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        annotation = field.annotation if field else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return [".".join([*walked, name]) for name in model.model_fields]

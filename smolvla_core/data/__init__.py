@@ -1,0 +1,1 @@
+"""Datasets: import, synthesis, audit, reading, sampling and batching."""
