@@ -1,6 +1,8 @@
 """Train and evaluate one SmolVLA trial. Knows neither Ray, Optuna nor MLflow."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from smolvla_core.config import TrialConfig
@@ -11,11 +13,26 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainResult", "TrialConfig", "evaluate", "train"]
 
-_HOMES = {"train": "smolvla_core.train", "TrainResult": "smolvla_core.train", "evaluate": "smolvla_core.evaluate"}
+
+class _LazyExport:
+    """A public name that is imported on first use: torch and lerobot take seconds to import, and
+    reading a configuration should not. A data descriptor, because importing the submodule
+    ``smolvla_core.train`` would otherwise replace the function of the same name."""
+
+    def __init__(self, module: str, name: str):
+        self.module, self.name = module, name
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return getattr(import_module(self.module), self.name)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        """Ignore the import system's binding of the submodule."""
 
 
-def __getattr__(name: str) -> Any:
-    # torch and lerobot take seconds to import; reading a configuration should not
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+class _Package(ModuleType):
+    train = _LazyExport("smolvla_core.train", "train")
+    TrainResult = _LazyExport("smolvla_core.train", "TrainResult")
+    evaluate = _LazyExport("smolvla_core.evaluate", "evaluate")
+
+
+sys.modules[__name__].__class__ = _Package
