@@ -1,0 +1,255 @@
+"""A trial's state, from which it continues to the same numbers, and its export as a policy.
+
+The state holds what training changes: trained weights, their moving average, the optimizer's
+moments and the counters. Everything else is a pure function of the configuration. No pickle is
+written or read.
+"""
+
+import copy
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from smolvla_core.config import TrialConfig
+from smolvla_core.errors import DataError, UserError
+from smolvla_core.interface import Interface
+from smolvla_core.learner import Learner
+from smolvla_core.policy import (
+    input_features,
+    local_vlm,
+    make_processors,
+    point_at_vlm,
+    raw_stats,
+    widened,
+)
+
+STATE_FILE = "trial.json"
+TENSORS_FILE = "trial.safetensors"
+CARD_FILE = "smolvla_core.json"
+STATE_PROJ = "model.state_proj.weight"
+VLM_FOLDER = "vlm"
+_PACKAGES = ("lerobot", "torch", "transformers")
+
+
+def save_state(learner: Learner, folder: Path) -> None:
+    """Write a trial's state; a folder that appears is complete.
+
+    Args:
+        learner: the trial.
+        folder: made or replaced.
+    """
+    tensors = {f"model/{name}": value.detach() for name, value in learner.trained.items()}
+    for name, value in (learner.ema or {}).items():
+        tensors[f"ema/{name}"] = value
+    for name, parameter in learner.trained.items():
+        for key, value in learner.optimizer.state[parameter].items():
+            tensors[f"optim.{key}/{name}"] = torch.as_tensor(value)
+    counters = {"samples_seen": learner.samples_seen, "step": learner.step_count}
+    document = {**counters, "config": learner.config.to_dict(), "interface": learner.interface.to_dict()}
+    staging = _staging(folder)
+    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, staging / TENSORS_FILE)
+    (staging / STATE_FILE).write_text(json.dumps(document), encoding="utf-8")
+    _publish(staging, folder)
+
+
+def load_state(learner: Learner, folder: Path) -> None:
+    """Bring a fresh learner to a saved state.
+
+    Raises:
+        DataError: the state is missing, damaged, or of another architecture.
+    """
+    document = read_state(folder)
+    tensors = _read_tensors(folder / TENSORS_FILE)
+    device = learner.device
+    stored = {name.removeprefix("model/") for name in tensors if name.startswith("model/")}
+    if stored != set(learner.trained):
+        odd = sorted(stored ^ set(learner.trained))[0]
+        raise DataError(f"{folder}: '{odd}' is trained on one side only; resume with the configuration it was saved by")
+    with torch.no_grad():
+        for name, parameter in learner.trained.items():
+            if tensors[f"model/{name}"].shape != parameter.shape:
+                raise DataError(f"{folder}: '{name}' has another shape; resume with the configuration it was saved by")
+            parameter.copy_(tensors[f"model/{name}"])
+            if learner.ema is not None:
+                learner.ema[name].copy_(tensors[f"ema/{name}"])
+            learner.optimizer.state[parameter] = {
+                key.split("/")[0].removeprefix("optim."): value.to("cpu" if key.startswith("optim.step/") else device)
+                for key, value in tensors.items()
+                if key.startswith("optim.") and key.partition("/")[2] == name
+            }
+    learner.samples_seen, learner.step_count = document["samples_seen"], document["step"]
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The counters, configuration and interface of a saved state.
+
+    Raises:
+        DataError: the folder holds no complete state.
+    """
+    file = folder / STATE_FILE
+    if not file.is_file() or not (folder / TENSORS_FILE).is_file():
+        raise DataError(f"{folder}: holds no trial state ({STATE_FILE} and {TENSORS_FILE})")
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        raise DataError(f"{file}: damaged; resume from another state or start anew") from None
+    return document
+
+
+def export_policy(state_folder: Path, out: Path) -> None:
+    """Write a trial's state as a complete LeRobot policy.
+
+    Stock lerobot loads the result from the dataset's *raw* observation: the state projection gets
+    a zero column for each raw dim that the policy does not see, and the normaliser mean 0 and
+    deviation 1 there. A local VLM's configuration and tokenizer are copied into the folder.
+
+    Args:
+        state_folder: what :func:`save_state` wrote.
+        out: the policy's folder; made or replaced.
+
+    Raises:
+        DataError: the state is missing or damaged.
+    """
+    document = read_state(state_folder)
+    interface = Interface.from_dict(document["interface"])
+    config = TrialConfig.from_dict(document["config"])
+    # exporting needs the weights alone; where they are computed does not matter
+    config = config.with_values({"runtime.device": "cpu"})
+    learner = Learner(config, interface, progress=np.zeros(1, dtype=np.float32))
+    load_state(learner, state_folder)
+    learner.swap_ema()
+
+    policy, exported = learner.policy, copy.deepcopy(learner.policy.config)
+    selection = interface.selection
+    weights = dict(policy.state_dict())
+    if not selection.keeps_everything or selection.raw_width > exported.max_state_dim:
+        exported.max_state_dim = max(exported.max_state_dim, selection.raw_width)
+        wide = widened(policy.model.state_proj, exported.max_state_dim, selection.indices)
+        weights[STATE_PROJ] = wide.weight.detach()
+    exported.input_features = input_features(interface, selection.raw_width)
+    exported.push_to_hub = False
+    processors = make_processors(exported, interface, raw_stats(interface))
+
+    staging = _staging(out)
+    if (vlm := local_vlm(exported)) is not None:
+        shutil.copytree(vlm, staging / VLM_FOLDER)
+        point_at_vlm(exported, processors, str(out.absolute() / VLM_FOLDER))
+    policy.save_pretrained(staging, state_dict={name: value.contiguous() for name, value in weights.items()})
+    exported.save_pretrained(staging)
+    processors.pre.save_pretrained(staging)
+    processors.post.save_pretrained(staging)
+    card = _card(document, config, interface)
+    (staging / CARD_FILE).write_text(json.dumps(card, indent=2), encoding="utf-8")
+    (staging / "train_config.yaml").write_text(TrialConfig.from_dict(document["config"]).to_yaml(), encoding="utf-8")
+    (staging / "README.md").write_text(_readme(card, vlm is not None), encoding="utf-8")
+    _publish(staging, out)
+
+
+def relocate(folder: Path) -> None:
+    """Point a policy that was moved, and carries its VLM, at its own folder again.
+
+    Raises:
+        DataError: the folder is no such policy.
+    """
+    if not (folder / VLM_FOLDER).is_dir():
+        raise DataError(f"{folder}: carries no '{VLM_FOLDER}' folder; nothing needs to be relocated")
+    home = str(folder.absolute() / VLM_FOLDER)
+    for name in ("config.json", "policy_preprocessor.json"):
+        file = folder / name
+        text = json.loads(file.read_text(encoding="utf-8"))
+        if name == "config.json":
+            text["vlm_model_name"] = home
+        for step in text.get("steps", []):
+            if "tokenizer_name" in step.get("config", {}):
+                step["config"]["tokenizer_name"] = home
+        file.write_text(json.dumps(text, indent=2), encoding="utf-8")
+
+
+def _card(document: Mapping[str, Any], config: TrialConfig, interface: Interface) -> dict[str, Any]:
+    return {
+        "control_hz": interface.fps,
+        "n_action_steps": config.policy.action_steps,
+        "chunk_size": config.policy.chunk_size,
+        "robot_type": interface.robot_type,
+        "instructions": list(interface.instructions),
+        "cameras": {view.dataset_key: view.policy_key for view in interface.cameras},
+        "state_indices": list(interface.selection.indices),
+        "raw_state_width": interface.selection.raw_width,
+        "samples_seen": document["samples_seen"],
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _readme(card: Mapping[str, Any], carries_vlm: bool) -> str:
+    lines = [
+        "---\nlibrary_name: lerobot\npipeline_tag: robotics\ntags: [smolvla]\n---",
+        "# SmolVLA policy",
+        f"Trained on {card['samples_seen']} samples. Takes the dataset's raw observation "
+        f"({card['raw_state_width']} state dims, of which it uses {len(card['state_indices'])}) and controls at "
+        f"{card['control_hz']} Hz, {card['n_action_steps']} of {card['chunk_size']} predicted actions at a time.",
+        "```python\nfrom lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy\n"
+        "from lerobot.policies.factory import make_pre_post_processors\n\n"
+        'policy = SmolVLAPolicy.from_pretrained("THIS_FOLDER")\n'
+        'preprocess, postprocess = make_pre_post_processors(policy.config, "THIS_FOLDER")\n'
+        "action = postprocess(policy.select_action(preprocess(observation)))\n```",
+    ]
+    if carries_vlm:
+        lines.append(
+            "The folder carries the configuration and tokenizer of its VLM, and names them by an absolute path. "
+            "After moving it, run `python -m smolvla_core.checkpoint relocate FOLDER` once."
+        )
+    return "\n\n".join(lines) + "\n"
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{file}: damaged ({error}); resume from another state or start anew") from None
+    return tensors
+
+
+def _staging(folder: Path) -> Path:
+    staging = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    return staging
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    retired = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    if folder.exists():
+        os.replace(folder, retired)
+    os.replace(staging, folder)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m smolvla_core.checkpoint export STATE OUT`` and ``... relocate FOLDER``."""
+    try:
+        match arguments:
+            case ["export", state, out]:
+                export_policy(Path(state), Path(out))
+            case ["relocate", folder]:
+                relocate(Path(folder))
+            case _:
+                raise UserError("usage: python -m smolvla_core.checkpoint export STATE OUT | relocate FOLDER")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

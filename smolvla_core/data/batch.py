@@ -1,0 +1,130 @@
+"""The one boundary to lerobot's dictionaries. Inside the package a batch is a ``Batch``.
+
+Legend: B batch, T action steps of the chunk, A action dims, S state dims the policy sees,
+C cameras, D the policy's padded action dims.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smolvla_core.augment import jitter_positions
+from smolvla_core.data.dataset import ACTION, STATE, Dataset
+from smolvla_core.data.pictures import Camera
+from smolvla_core.data.sampler import SampleStream
+from smolvla_core.interface import Interface
+from smolvla_core.policy import Processors
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Frames in raw units, with the flow-matching noise and time drawn for them."""
+
+    rows: Tensor
+    """(B,) row numbers of the dataset."""
+    tasks: tuple[str, ...]
+    """B instructions."""
+    images: tuple[Tensor, ...]
+    """C tensors (B, 3, H, W), uint8."""
+    state: Tensor
+    """(B, S)."""
+    action: Tensor
+    """(B, T, A)."""
+    is_pad: Tensor
+    """(B, T) true past the episode's end."""
+    noise: Tensor
+    """(B, T, D) standard normal."""
+    time: Tensor
+    """(B,) in (0, 1]; 1 is pure noise."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def slice(self, start: int, stop: int) -> Self:
+        """The samples ``start .. stop`` of the batch."""
+        parts = {f.name: getattr(self, f.name)[start:stop] for f in fields(self) if f.name != "images"}
+        return replace(self, images=tuple(image[start:stop] for image in self.images), **parts)
+
+
+class BatchMaker:
+    """Assembles batches of a dataset for one policy.
+
+    Args:
+        dataset: the opened dataset.
+        interface: cameras, and state dims.
+        chunk_size: action steps, T.
+        action_dims: the policy's padded action dims, D.
+        jitter_dims: raw state dims that training jitter moves.
+        jitter_m: half-width of that jitter in metres.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        interface: Interface,
+        chunk_size: int,
+        action_dims: int,
+        jitter_dims: tuple[int, ...] = (),
+        jitter_m: float = 0.0,
+    ):
+        self.dataset, self.interface = dataset, interface
+        self.chunk_size, self.action_dims = chunk_size, action_dims
+        self.jitter_dims, self.jitter_m = jitter_dims, jitter_m
+        self.cameras = [Camera(dataset, view.dataset_key) for view in interface.cameras]
+
+    def training(self, stream: SampleStream, first: int, count: int) -> Batch:
+        """Samples ``first .. first + count`` of a stream, augmented."""
+        rows = stream.rows(first, count)
+        noise, time = stream.flow(first, count, self.chunk_size, self.action_dims)
+        state = self.dataset.state[rows]
+        if self.jitter_dims:
+            draws = stream.jitter(first, count, len(self.jitter_dims))
+            state = jitter_positions(state, self.jitter_dims, self.jitter_m, draws)
+        return self._assemble(rows, state, noise, time)
+
+    def validation(self, rows: NDArray[np.int64], noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:
+        """The given rows as they were recorded, with the given noise (B, T, D) and time (B,)."""
+        return self._assemble(rows, self.dataset.state[rows], noise, time)
+
+    def _assemble(
+        self,
+        rows: NDArray[np.int64],
+        raw_state: NDArray[np.float32],
+        noise: NDArray[np.float32],
+        time: NDArray[np.float32],
+    ) -> Batch:
+        action, is_pad = self.dataset.action_chunks(rows, self.chunk_size)
+        return Batch(
+            rows=torch.from_numpy(rows),
+            tasks=tuple(self.dataset.task[episode] for episode in self.dataset.episode[rows]),
+            images=tuple(camera.frames(rows) for camera in self.cameras),
+            state=torch.from_numpy(raw_state[:, list(self.interface.selection.indices)]),
+            action=torch.from_numpy(action),
+            is_pad=torch.from_numpy(is_pad),
+            noise=torch.from_numpy(noise),
+            time=torch.from_numpy(time),
+        )
+
+
+def to_lerobot(batch: Batch, interface: Interface, processors: Processors, device: torch.device) -> dict[str, Any]:
+    """lerobot's normalised, tokenised inputs for ``SmolVLAPolicy.forward``.
+
+    Frames go to the device as uint8 and become floats in [0, 1] there.
+    """
+    raw: dict[str, Any] = {
+        STATE: batch.state,
+        ACTION: batch.action,
+        "action_is_pad": batch.is_pad,
+        "task": list(batch.tasks),
+    }
+    for view, image in zip(interface.cameras, batch.images, strict=True):
+        raw[view.policy_key] = image
+    inputs: dict[str, Any] = processors.pre(raw)
+    inputs["action_is_pad"] = batch.is_pad.to(device)
+    for view in interface.cameras:
+        inputs[view.policy_key] = inputs[view.policy_key].to(torch.float32) / 255.0
+    return inputs

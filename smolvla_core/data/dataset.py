@@ -1,0 +1,300 @@
+"""Open a LeRobot dataset: columns in memory, episodes split, statistics of the training part.
+
+Shapes: N frames of the dataset, E episodes, R raw state dims, A action dims, C cameras.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lerobot.datasets import LeRobotDataset
+from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from numpy.typing import NDArray
+
+from smolvla_core.config import DataConfig, DatasetSource
+from smolvla_core.data.legacy import converted, is_legacy
+from smolvla_core.errors import DataError
+
+STATE = "observation.state"
+ACTION = "action"
+MIN_STD = 1e-6
+"""A dim that varies less than this is constant: it is shifted but not scaled."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean, standard deviation and range of a vector feature, each of shape (D,), float64."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.float32]) -> "Moments":
+        """Moments of ``rows`` (n, D); a constant dim's ``std`` is 1, so that it is only shifted."""
+        wide = rows.astype(np.float64)
+        std = wide.std(axis=0)
+        return cls(wide.mean(axis=0), np.where(std < MIN_STD, 1.0, std), wide.min(axis=0), wide.max(axis=0))
+
+    def take(self, dims: tuple[int, ...]) -> "Moments":
+        """The moments of some dims."""
+        picked = list(dims)
+        return Moments(self.mean[picked], self.std[picked], self.min[picked], self.max[picked])
+
+
+@dataclass(frozen=True)
+class Split:
+    """Episode numbers of the three parts, ascending and disjoint."""
+
+    train: tuple[int, ...]
+    val: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset's columns, and where its pictures are. Rows are in episode order."""
+
+    meta: LeRobotDatasetMetadata
+    root: Path
+    state: NDArray[np.float32]
+    """(N, R) raw proprioception."""
+    action: NDArray[np.float32]
+    """(N, A)."""
+    timestamp: NDArray[np.float64]
+    """(N,) seconds since the start of the episode."""
+    episode: NDArray[np.int64]
+    """(N,)."""
+    frame: NDArray[np.int64]
+    """(N,) frame number within the episode, derived from the rows' order."""
+    starts: NDArray[np.int64]
+    """(E,) first row of each episode."""
+    lengths: NDArray[np.int64]
+    """(E,) frames of each episode."""
+    task: tuple[str, ...]
+    """Instruction of each episode."""
+
+    @property
+    def fps(self) -> int:
+        """Frames per second."""
+        return int(self.meta.fps)
+
+    @property
+    def progress(self) -> NDArray[np.float32]:
+        """(N,) frame number / episode length, in [0, 1)."""
+        return (self.frame / self.lengths[self.episode]).astype(np.float32)
+
+    @property
+    def camera_keys(self) -> tuple[str, ...]:
+        """RGB cameras of the dataset, in its own order."""
+        depth = set(self.meta.depth_keys)
+        return tuple(key for key in self.meta.camera_keys if key not in depth)
+
+    @property
+    def robot_type(self) -> str | None:
+        """``robot_type`` of info.json."""
+        return self.meta.robot_type
+
+    def rows_of(self, episodes: tuple[int, ...]) -> NDArray[np.int64]:
+        """Row numbers of some episodes, in order."""
+        parts = [np.arange(self.starts[e], self.starts[e] + self.lengths[e]) for e in episodes]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    def action_chunks(self, rows: NDArray[np.int64], steps: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The next ``steps`` actions of each row, and which of them lie past the episode's end.
+
+        Returns:
+            actions (B, T, A), the last action repeated past the end; is_pad (B, T).
+        """
+        offsets = rows[:, None] + np.arange(steps)[None, :]
+        last = (self.starts + self.lengths - 1)[self.episode[rows]][:, None]
+        return self.action[np.minimum(offsets, last)], offsets > last
+
+
+def open_dataset(config: DataConfig) -> Dataset:
+    """Open the main dataset of a configuration, once per process.
+
+    Raises:
+        DataError: missing or damaged files, no state or action, a value that is not finite.
+    """
+    return _open(config.train[0], config.cache_dir)
+
+
+@lru_cache(maxsize=4)
+def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
+    root = locate(source, cache_dir)
+    meta = _read_metadata(source, root)
+    table = _read_columns(meta, root)
+    state, action = _matrix(table, STATE, root), _matrix(table, ACTION, root)
+    episode = table["episode_index"].to_numpy().astype(np.int64)
+    starts, lengths = _boundaries(episode, meta.total_episodes, root)
+    frame = np.arange(len(episode)) - starts[episode]
+    timestamp = frame / meta.fps
+    _refuse_non_finite(state, STATE, episode, frame, root)
+    _refuse_non_finite(action, ACTION, episode, frame, root)
+    task_index = table["task_index"].to_numpy()[starts]
+    names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
+    tasks = tuple(names[int(index)] for index in task_index)
+    dataset = Dataset(meta, root, state, action, timestamp, episode, frame, starts, lengths, tasks)
+    _refuse_missing_videos(dataset)
+    return dataset
+
+
+def locate(source: DatasetSource, cache_dir: str | None) -> Path:
+    """The local folder of a v3.0 dataset: downloaded or converted first where needed.
+
+    Raises:
+        DataError: the folder is missing or holds no dataset.
+    """
+    if source.root is None:
+        return Path(LeRobotDataset(str(source.repo_id)).root)
+    root = Path(source.root).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data.train: {root} does not exist; give the folder that holds meta/info.json")
+    info_file = root / "meta" / "info.json"
+    if not info_file.is_file():
+        raise DataError(f"data.train: {root} holds no meta/info.json; is it the dataset's own folder?")
+    try:
+        info = json.loads(info_file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{info_file}: not valid JSON (line {error.lineno}); fetch the file again") from None
+    return converted(root, info, cache_dir) if is_legacy(info) else root.resolve()
+
+
+def split_episodes(config: DataConfig, total: int) -> Split:
+    """Split episodes at random under ``split_seed``; at least one for validation and training.
+
+    Raises:
+        DataError: too few episodes to hold any out.
+    """
+    order = np.random.default_rng(config.split_seed).permutation(total)
+    n_val = max(1, round(config.val_fraction * total))
+    n_test = max(1, round(config.test_fraction * total)) if config.test_fraction > 0 else 0
+    if total - n_val - n_test < 1:
+        raise DataError(
+            f"data: {total} episode(s) cannot be split into training, validation and test; "
+            "record more, or set data.test_fraction to 0"
+        )
+    parts = (order[n_val + n_test :], order[:n_val], order[n_val : n_val + n_test])
+    train, val, test = (tuple(int(e) for e in np.sort(part)) for part in parts)
+    return Split(train, val, test)
+
+
+def fingerprint(config: DataConfig) -> dict[str, Any]:
+    """What identifies the data of a run: name, folder, size, and a digest of its metadata."""
+    dataset = open_dataset(config)
+    digest = hashlib.sha256()
+    for file in sorted((dataset.root / "meta").rglob("*")):
+        if file.is_file():
+            digest.update(file.relative_to(dataset.root).as_posix().encode())
+            digest.update(file.read_bytes())
+    digest.update(dataset.action.tobytes())
+    source = config.train[0]
+    return {
+        "name": source.repo_id or Path(str(source.root)).name,
+        "root": str(dataset.root),
+        "episodes": len(dataset.lengths),
+        "frames": len(dataset.frame),
+        "fps": dataset.fps,
+        "digest": digest.hexdigest(),
+    }
+
+
+def _read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
+    for needed in ("meta/tasks.parquet", "meta/episodes", "data"):
+        if not (root / needed).exists():
+            raise DataError(f"{root}: '{needed}' is missing; the dataset is incomplete, fetch or convert it again")
+    try:
+        meta = LeRobotDatasetMetadata(source.repo_id or f"local/{root.name}", root=root)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"{root / 'meta'}: cannot be read: {_first_line(error)}; fetch the dataset again") from None
+    for key in (STATE, ACTION):
+        if key not in meta.features:
+            raise DataError(f"{root}: the dataset has no '{key}'; it has {', '.join(sorted(meta.features))}")
+    return meta
+
+
+def _read_columns(meta: LeRobotDatasetMetadata, root: Path) -> pa.Table:
+    files = sorted((root / "data").rglob("*.parquet"))
+    if not files:
+        raise DataError(f"{root / 'data'}: no parquet file; the dataset is incomplete, fetch it again")
+    columns = [STATE, ACTION, "episode_index", "task_index"]
+    tables = []
+    for file in files:
+        try:
+            tables.append(pq.read_table(file, columns=columns))
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
+    table = pa.concat_tables(tables).combine_chunks()
+    if len(table) != meta.total_frames:
+        raise DataError(
+            f"{root}: info.json promises {meta.total_frames} frames, data/ holds {len(table)}; fetch the dataset again"
+        )
+    return table
+
+
+def _matrix(table: pa.Table, key: str, root: Path) -> NDArray[np.float32]:
+    column = table[key].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0)
+    if column.null_count:
+        raise DataError(f"{root}: '{key}' has {column.null_count} empty rows; remove those episodes")
+    rows = len(column)
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    if rows == 0 or flat.size % rows:
+        raise DataError(f"{root}: '{key}' does not have the same width in every row; convert the dataset again")
+    return flat.reshape(rows, -1)
+
+
+def _boundaries(
+    episode: NDArray[np.int64], total: int, root: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if np.any(np.diff(episode) < 0) or episode.min() < 0 or episode.max() >= total:
+        raise DataError(f"{root}: episode_index is not ascending from 0 to {total - 1}; convert the dataset again")
+    lengths = np.bincount(episode, minlength=total).astype(np.int64)
+    if np.any(lengths == 0):
+        raise DataError(f"{root}: episode {int(np.argmin(lengths))} has no frames; remove it from the dataset")
+    return np.cumsum(lengths) - lengths, lengths
+
+
+def _refuse_non_finite(
+    rows: NDArray[np.float32], key: str, episode: NDArray[np.int64], frame: NDArray[np.int64], root: Path
+) -> None:
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        row, dim = bad[0]
+        raise DataError(
+            f"{root}: '{key}' dim {dim} is {rows[row, dim]} at episode {episode[row]}, frame {frame[row]} "
+            f"({len(bad)} such values); repair or remove those episodes"
+        )
+
+
+def _refuse_missing_videos(dataset: Dataset) -> None:
+    meta = dataset.meta
+    for key in meta.video_keys:
+        for path in sorted({meta.get_video_file_path(e, key) for e in range(meta.total_episodes)}):
+            if not (dataset.root / path).is_file():
+                raise DataError(f"{dataset.root / path}: video of '{key}' is missing; fetch the dataset again")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def video_offsets(dataset: Dataset, key: str) -> tuple[list[Path], NDArray[np.float64]]:
+    """File of each episode's video, and the second at which the episode starts in it.
+
+    Returns:
+        paths (E,), seconds (E,).
+    """
+    episodes: Mapping[str, Any] = dataset.meta.episodes[:]
+    paths = [dataset.root / dataset.meta.get_video_file_path(e, key) for e in range(len(dataset.lengths))]
+    return paths, np.asarray(episodes[f"videos/{key}/from_timestamp"], dtype=np.float64)

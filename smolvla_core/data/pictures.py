@@ -1,0 +1,90 @@
+"""Camera frames by row number, decoded by lerobot's own reader."""
+
+from collections import defaultdict
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from lerobot.datasets.video_utils import decode_video_frames
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from smolvla_core.data.dataset import Dataset, video_offsets
+from smolvla_core.errors import DataError
+
+
+class Camera:
+    """One camera of a dataset, stored as videos or as pictures in the parquet files."""
+
+    def __init__(self, dataset: Dataset, key: str):
+        self.dataset, self.key = dataset, key
+        self.is_video = key in dataset.meta.video_keys
+        height, width = dataset.meta.features[key]["shape"][:2]
+        if (dataset.meta.features[key].get("names") or [None])[0] in ("channels", "channel"):
+            height, width = dataset.meta.features[key]["shape"][1:]
+        self.height, self.width = int(height), int(width)
+
+    @cached_property
+    def _offsets(self) -> tuple[list[Path], NDArray[np.float64]]:
+        return video_offsets(self.dataset, self.key)
+
+    @cached_property
+    def _stored(self) -> pa.ChunkedArray:
+        files = sorted((self.dataset.root / "data").rglob("*.parquet"))
+        tables = [pq.read_table(file, columns=[self.key], memory_map=True) for file in files]
+        return pa.concat_tables(tables)[self.key]
+
+    def frames(self, rows: NDArray[np.int64]) -> Tensor:
+        """Frames of some rows.
+
+        Returns:
+            (B, 3, H, W) uint8.
+
+        Raises:
+            DataError: a frame cannot be decoded, or has another size than the dataset declares.
+        """
+        distinct, places = np.unique(rows, return_inverse=True)
+        pictures = self._from_video(distinct) if self.is_video else self._from_parquet(distinct)
+        if tuple(pictures.shape[1:]) != (3, self.height, self.width):
+            raise DataError(
+                f"{self.dataset.root}: '{self.key}' decodes to {tuple(pictures.shape[1:])}, info.json promises "
+                f"(3, {self.height}, {self.width}); correct info.json or fetch the video again"
+            )
+        return pictures[torch.from_numpy(places)]
+
+    def _from_video(self, rows: NDArray[np.int64]) -> Tensor:
+        dataset = self.dataset
+        paths, offsets = self._offsets
+        places: dict[Path, list[int]] = defaultdict(list)
+        for position, row in enumerate(rows):
+            places[paths[dataset.episode[row]]].append(position)
+        pictures = torch.empty((len(rows), 3, self.height, self.width), dtype=torch.uint8)
+        for path, positions in places.items():
+            wanted = rows[positions]
+            seconds = (offsets[dataset.episode[wanted]] + dataset.timestamp[wanted]).tolist()
+            try:
+                decoded = decode_video_frames(path, seconds, 0.5 / dataset.fps, return_uint8=True)
+            except (RuntimeError, ValueError, OSError, IndexError) as error:
+                row = wanted[0]
+                raise DataError(
+                    f"{path}: frame {dataset.frame[row]} of episode {dataset.episode[row]} cannot be decoded "
+                    f"({(str(error).splitlines() or [type(error).__name__])[0]}); fetch the video again"
+                ) from error
+            if tuple(decoded.shape[1:]) != tuple(pictures.shape[1:]):
+                return decoded
+            pictures[positions] = decoded
+        return pictures
+
+    def _from_parquet(self, rows: NDArray[np.int64]) -> Tensor:
+        pictures = []
+        for row in rows:
+            stored = self._stored[int(row)].as_py()
+            data = stored["bytes"] or (self.dataset.root / stored["path"]).read_bytes()
+            picture = np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+            pictures.append(torch.from_numpy(picture.copy()).permute(2, 0, 1))
+        return torch.stack(pictures)

@@ -1,0 +1,117 @@
+"""Run the objective on a policy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from smolvla_core.config import TrialConfig
+from smolvla_core.critical import critical_frames
+from smolvla_core.data.batch import BatchMaker, to_lerobot
+from smolvla_core.data.dataset import Dataset, Split
+from smolvla_core.learner import Learner
+from smolvla_core.objective import (
+    choose_frames,
+    energy_scores,
+    error_scale,
+    evaluation_noise,
+    evaluation_time,
+    frame_errors,
+    horizon_steps,
+)
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Held-out rows that every trial of a study is scored on."""
+
+    critical: NDArray[np.int64]
+    everywhere: NDArray[np.int64]
+    rule: str
+
+
+def evaluation_set(config: TrialConfig, dataset: Dataset, split: Split) -> EvaluationSet:
+    """Fixed, seeded sub-samples of the validation episodes: critical frames, and any frames.
+
+    Raises:
+        ConfigError, DataError: the rule for critical frames cannot be applied or finds none.
+    """
+    critical = critical_frames(config, dataset, split.val)
+    chosen = choose_frames(critical.rows, config.eval.frames, config.eval.seed)
+    anywhere = choose_frames(dataset.rows_of(split.val), config.eval.frames, config.eval.seed)
+    return EvaluationSet(chosen, anywhere, critical.rule)
+
+
+def evaluate(learner: Learner, maker: BatchMaker, frames: EvaluationSet) -> dict[str, float]:
+    """Score a policy; lower is better for every number.
+
+    Returns:
+        ``val/critical_action_mse`` (the objective), ``val/critical_action_l1``,
+        ``val/critical_energy_score``, the same squared error on frames anywhere
+        (``val/action_mse``), all in units of the training deviation, and ``val/flow_loss``, the
+        flow-matching loss at fixed noise and time over the horizon.
+
+    Raises:
+        ConfigError: the horizon is longer than the chunk.
+    """
+    config, dataset = learner.config, maker.dataset
+    steps = horizon_steps(config.eval.horizon_s, dataset.fps, config.policy.chunk_size)
+    scale = error_scale(learner.interface.action.std)
+    rows = np.union1d(frames.critical, frames.everywhere)
+    learner.swap_ema()
+    learner.policy.eval()
+    try:
+        predicted, flow = _predict(learner, maker, rows, steps)
+    finally:
+        learner.policy.train()
+        learner.swap_ema()
+    actual, is_pad = dataset.action_chunks(rows, steps)
+    squared = frame_errors(predicted, actual, is_pad, scale)
+    absolute = frame_errors(predicted, actual, is_pad, scale, order=1)
+    energy = energy_scores(predicted, actual, is_pad, scale)
+    critical, everywhere = np.isin(rows, frames.critical), np.isin(rows, frames.everywhere)
+    return {
+        "val/critical_action_mse": float(squared[critical].mean()),
+        "val/critical_action_l1": float(absolute[critical].mean()),
+        "val/critical_energy_score": float(energy[critical].mean()),
+        "val/action_mse": float(squared[everywhere].mean()),
+        "val/flow_loss": float(flow[everywhere].mean()),
+    }
+
+
+@torch.no_grad()
+def _predict(
+    learner: Learner, maker: BatchMaker, rows: NDArray[np.int64], steps: int
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Predictions (F, K, steps, A) in raw units, and flow losses (F,)."""
+    evaluation, draws = learner.config.eval, learner.config.eval.draws
+    per_pass = max(1, evaluation.batch_size // draws)
+    predictions, losses = [], []
+    for start in range(0, len(rows), per_pass):
+        # every row appears `draws` times in a row, once for each of its noises
+        repeated = np.repeat(rows[start : start + per_pass], draws)
+        keys = [(int(row), position % draws) for position, row in enumerate(repeated)]
+        shape = (maker.chunk_size, maker.action_dims)
+        noise = np.stack([evaluation_noise(evaluation.seed, row, draw, *shape) for row, draw in keys])
+        time = np.array([evaluation_time(evaluation.seed, row, draw) for row, draw in keys], dtype=np.float32)
+        batch = maker.validation(repeated, noise, time)
+        inputs = to_lerobot(batch, learner.interface, learner.processors, learner.device)
+        with learner.autocast():
+            chunk = learner.policy.predict_action_chunk(dict(inputs), noise=batch.noise.to(learner.device))
+            flow = learner.policy.model.forward(
+                *learner.policy.prepare_images(inputs),
+                inputs["observation.language.tokens"],
+                inputs["observation.language.attention_mask"],
+                learner.policy.prepare_state(inputs),
+                learner.policy.prepare_action(inputs),
+                batch.noise.to(learner.device),
+                batch.time.to(learner.device),
+            )
+        raw = learner.processors.post(chunk[:, :steps].float())
+        predictions.append(raw.numpy().reshape(-1, draws, steps, learner.interface.action_width))
+        valid = (~batch.is_pad[:, :steps]).float()
+        errors = flow[:, :steps, : learner.interface.action_width].float().cpu().mean(dim=2)
+        per_draw = (errors * valid).sum(dim=1) / valid.sum(dim=1)
+        losses.append(per_draw.reshape(-1, draws).mean(dim=1).double().numpy())
+    return np.concatenate(predictions), np.concatenate(losses)

@@ -1,0 +1,179 @@
+"""What a policy sees and does: cameras, state, actions and their statistics.
+
+Everything a checkpoint needs besides the weights. It is resolved once, from the configuration and
+the *training* episodes, and stored with the trial's state, so that a policy can be exported where
+the dataset is not.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from smolvla_core.config import TrialConfig, suggest
+from smolvla_core.data.dataset import Dataset, Moments, Split
+from smolvla_core.errors import ConfigError, DataError
+from smolvla_core.state import StateSelection, select_state
+
+IMAGE_PREFIX = "observation.images."
+
+
+@dataclass(frozen=True)
+class CameraView:
+    """One camera: its key in the policy, its key in the dataset, and the size of its frames."""
+
+    policy_key: str
+    dataset_key: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A policy's inputs and outputs. R raw state dims, A action dims."""
+
+    cameras: tuple[CameraView, ...]
+    selection: StateSelection
+    state: Moments
+    """Of the raw state, (R,)."""
+    action: Moments
+    """(A,)."""
+    instructions: tuple[str, ...]
+    """Distinct instructions of the training episodes, the most frequent first."""
+    fps: int
+    robot_type: str | None
+
+    @property
+    def action_width(self) -> int:
+        """Number of action dims, A."""
+        return len(self.action.mean)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "cameras": [asdict(view) for view in self.cameras],
+            "selection": asdict(self.selection),
+            "state": _moments_to_dict(self.state),
+            "action": _moments_to_dict(self.action),
+            "instructions": list(self.instructions),
+            "fps": self.fps,
+            "robot_type": self.robot_type,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`."""
+        selection = values["selection"]
+        return cls(
+            cameras=tuple(CameraView(**view) for view in values["cameras"]),
+            selection=StateSelection(tuple(selection["indices"]), selection["raw_width"], selection["release"]),
+            state=_moments_from_dict(values["state"]),
+            action=_moments_from_dict(values["action"]),
+            instructions=tuple(values["instructions"]),
+            fps=values["fps"],
+            robot_type=values["robot_type"],
+        )
+
+
+def resolve_interface(
+    config: TrialConfig, dataset: Dataset, split: Split, expected_cameras: Sequence[str] | None
+) -> Interface:
+    """Resolve a configuration against a dataset.
+
+    Args:
+        config: the trial.
+        dataset: the main dataset.
+        split: its split; statistics are of the training episodes alone.
+        expected_cameras: the pretrained policy's image keys in its order; None when the policy is
+            built anew and takes the dataset's.
+
+    Raises:
+        ConfigError: a camera that is missing or unmapped, a state that does not fit.
+        DataError: an episode without an instruction.
+    """
+    rows = dataset.rows_of(split.train)
+    selection = select_state(config.state, dataset.state.shape[1], dataset.robot_type)
+    if selection.width > config.policy.max_state_dim:
+        raise ConfigError(
+            f"state: {selection.width} dims are selected, policy.max_state_dim is {config.policy.max_state_dim}; "
+            f"choose fewer dims or set policy.max_state_dim to {-(-selection.width // 8) * 8}"
+        )
+    silent = next((episode for episode, task in enumerate(dataset.task) if not task.strip()), None)
+    if silent is not None:
+        raise DataError(f"{dataset.root}: episode {silent} has no instruction; add it to meta/tasks.parquet")
+    counted = Counter(dataset.task[episode] for episode in split.train)
+    return Interface(
+        cameras=_resolve_cameras(config.data.cameras, dataset, expected_cameras),
+        selection=selection,
+        state=Moments.of(dataset.state[rows]),
+        action=Moments.of(dataset.action[rows]),
+        instructions=tuple(task for task, _ in counted.most_common()),
+        fps=dataset.fps,
+        robot_type=dataset.robot_type,
+    )
+
+
+def _resolve_cameras(
+    mapping: Mapping[str, str], dataset: Dataset, expected: Sequence[str] | None
+) -> tuple[CameraView, ...]:
+    available = dataset.camera_keys
+    if not available:
+        raise ConfigError(f"{dataset.root}: the dataset has no camera; SmolVLA needs at least one")
+    pairs = {_image_key(name): key for name, key in mapping.items()} or _match_by_name(available, expected)
+    if expected is not None:
+        for key in pairs:
+            if key not in expected:
+                raise ConfigError(f"data.cameras: the policy has no camera '{_short(key)}'{_one_of(key, expected)}")
+        pairs = {key: pairs[key] for key in expected if key in pairs}
+    views = []
+    for policy_key, dataset_key in pairs.items():
+        if dataset_key not in available:
+            raise ConfigError(f"data.cameras: the dataset has no '{dataset_key}'{_one_of(dataset_key, available)}")
+        height, width = _size(dataset, dataset_key)
+        views.append(CameraView(policy_key, dataset_key, height, width))
+    if len({view.dataset_key for view in views}) < len(views):
+        raise ConfigError("data.cameras: two policy cameras name the same dataset key; give each its own")
+    return tuple(views)
+
+
+def _match_by_name(available: Sequence[str], expected: Sequence[str] | None) -> dict[str, str]:
+    if expected is None:
+        return {_image_key(key.removeprefix(IMAGE_PREFIX).replace("observation.", "")): key for key in available}
+    missing = [key for key in expected if key not in available]
+    if missing:
+        example = {_short(name): key for name, key in zip(expected, available, strict=False)}
+        raise ConfigError(
+            f"data.cameras: the pretrained policy expects {', '.join(map(_short, expected))}, the dataset has "
+            f"{', '.join(available)}; map them, e.g. data.cameras: {example}"
+        )
+    return {key: key for key in expected}
+
+
+def _size(dataset: Dataset, key: str) -> tuple[int, int]:
+    feature = dataset.meta.features[key]
+    shape = tuple(feature["shape"])
+    channels_first = (feature.get("names") or ["height"])[0] in ("channels", "channel")
+    height, width = shape[1:] if channels_first else shape[:2]
+    return int(height), int(width)
+
+
+def _image_key(name: str) -> str:
+    return name if name.startswith(IMAGE_PREFIX) else IMAGE_PREFIX + name
+
+
+def _short(key: str) -> str:
+    return key.removeprefix(IMAGE_PREFIX)
+
+
+def _one_of(key: str, valid: Sequence[str]) -> str:
+    return suggest(key, valid)
+
+
+def _moments_to_dict(moments: Moments) -> dict[str, list[float]]:
+    return {name: getattr(moments, name).tolist() for name in ("mean", "std", "min", "max")}
+
+
+def _moments_from_dict(values: Mapping[str, Sequence[float]]) -> Moments:
+    return Moments(**{name: np.asarray(values[name], dtype=np.float64) for name in ("mean", "std", "min", "max")})

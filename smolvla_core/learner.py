@@ -1,0 +1,154 @@
+"""One optimizer step on one batch, and everything that changes while training."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from smolvla_core.config import RuntimeConfig, TrialConfig
+from smolvla_core.data.batch import Batch, to_lerobot
+from smolvla_core.errors import ConfigError, DivergedError
+from smolvla_core.interface import Interface
+from smolvla_core.policy import build_policy, make_processors, training_stats
+from smolvla_core.weights import ProgressWeighter, loss_denominator, weighted_loss
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """What one step measured."""
+
+    loss: float
+    grad_norm: float
+    lr: float
+
+
+class Learner:
+    """A policy, its optimizer and its moving average.
+
+    Args:
+        config: the trial.
+        interface: what the policy sees and does.
+        progress: of every row of the dataset, (N,), for the weights.
+
+    Raises:
+        ConfigError: the policy cannot be built, or the device does not exist.
+    """
+
+    def __init__(self, config: TrialConfig, interface: Interface, progress: NDArray[np.float32]):
+        self.config, self.interface = config, interface
+        self.device = pick_device(config.runtime)
+        self.precision = pick_precision(config.runtime, self.device)
+        self.policy = build_policy(config, interface, self.device)
+        self.processors = make_processors(self.policy.config, interface, training_stats(interface))
+        self.weighter = ProgressWeighter(config.weighting, progress)
+        self.trained: dict[str, nn.Parameter] = {
+            name: parameter for name, parameter in self.policy.named_parameters() if parameter.requires_grad
+        }
+        optim = config.optim
+        self.optimizer = torch.optim.AdamW(
+            self.trained.values(),
+            lr=optim.peak_lr,
+            betas=optim.betas,
+            eps=optim.eps,
+            weight_decay=optim.weight_decay,
+        )
+        decaying = optim.ema_decay is not None
+        self.ema: dict[str, Tensor] | None = (
+            {name: parameter.detach().clone() for name, parameter in self.trained.items()} if decaying else None
+        )
+        self.step_count = 0
+        self.samples_seen = 0
+
+    def step(self, batch: Batch, lr: float) -> StepStats:
+        """Forward, backward and update; in micro-batches where the configuration says so.
+
+        Raises:
+            DivergedError: the loss or a gradient is not finite; nothing was updated.
+        """
+        size = self.config.optim.micro_batch or len(batch)
+        weights, _ = self.weighter.compute_batch_weights({"index": batch.rows})
+        denominator = loss_denominator(weights, self.config.weighting.normalize)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for start in range(0, len(batch), size):
+            part = batch.slice(start, start + size)
+            loss = weighted_loss(
+                self.per_sample_losses(part), weights[start : start + size].to(self.device), denominator
+            )
+            self._refuse_non_finite(loss, "loss")
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.optim.grad_clip)
+        self._refuse_non_finite(norm, "gradient norm")
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self._update_ema()
+        self.step_count += 1
+        self.samples_seen += len(batch)
+        return StepStats(total, norm.item(), lr)
+
+    def per_sample_losses(self, batch: Batch) -> Tensor:
+        """Flow-matching losses (B,), each a mean over the valid action entries of its sample."""
+        inputs = to_lerobot(batch, self.interface, self.processors, self.device)
+        with self.autocast():
+            losses, _ = self.policy.forward(
+                inputs, noise=batch.noise.to(self.device), time=batch.time.to(self.device), reduction="none"
+            )
+        return losses
+
+    def autocast(self) -> Any:
+        """Mixed precision where it is on."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def swap_ema(self) -> None:
+        """Exchange the trained weights and their moving average; a second call undoes the first."""
+        if self.ema is None:
+            return
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                live = parameter.detach().clone()
+                parameter.copy_(self.ema[name])
+                self.ema[name].copy_(live)
+
+    def _update_ema(self) -> None:
+        decay = self.config.optim.ema_decay
+        if self.ema is None or decay is None:
+            return
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                self.ema[name].lerp_(parameter, 1.0 - decay)
+
+    def _refuse_non_finite(self, value: Tensor, what: str) -> None:
+        if not torch.isfinite(value).all():
+            raise DivergedError(
+                f"{what} is {value.item()} after {self.samples_seen} samples (step {self.step_count}); "
+                "the weights before this step are unharmed"
+            )
+
+
+def pick_device(config: RuntimeConfig) -> torch.device:
+    """The device named by the configuration; ``auto`` is cuda where there is one.
+
+    Raises:
+        ConfigError: a device that does not exist here.
+    """
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(config.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"runtime.device: '{config.device}' cannot be used here ({reason}); set auto") from None
+    return device
+
+
+def pick_precision(config: RuntimeConfig, device: torch.device) -> str:
+    """``auto`` is bf16 on a GPU that has it and fp32 elsewhere."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

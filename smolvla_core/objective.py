@@ -1,0 +1,101 @@
+"""The score of a trial: an open-loop error that is the same question for every trial.
+
+A weighted training loss cannot be compared between alphas, nor a chunk's loss between chunk
+sizes. So each trial predicts the same held-out frames from the same noise, and the same seconds
+of its prediction are compared with the demonstration, unweighted, in units that are fixed for the
+whole study. This module is the arithmetic; ``evaluate`` runs it on a policy.
+
+Legend: F frames, K draws of noise, T steps of the horizon, A action dims.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smolvla_core.data.sampler import TIME_ALPHA, TIME_BETA, TIME_OFFSET, TIME_SCALE, keyed_generator
+from smolvla_core.errors import ConfigError
+
+STD_FLOOR = 0.01
+"""A near-constant dim counts in units of at least this share of the median dim's deviation."""
+
+_CHOICE, _NOISE, _TIME = 0, 1, 2  # streams of random numbers, independent by their key
+
+
+def horizon_steps(horizon_s: float, fps: int, chunk_size: int) -> int:
+    """Steps of the horizon.
+
+    Raises:
+        ConfigError: the horizon is shorter than a step or longer than the chunk.
+    """
+    steps = round(horizon_s * fps)
+    if not 1 <= steps <= chunk_size:
+        raise ConfigError(
+            f"eval.horizon_s is {horizon_s:g} s, {steps} steps at {fps} Hz; it must be between 1 step and "
+            f"policy.chunk_size ({chunk_size}); set it to at most {chunk_size / fps:.3g}"
+        )
+    return steps
+
+
+def error_scale(std: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Units of the error per action dim (A,): the training deviation, floored."""
+    median = float(np.median(std))
+    return np.maximum(std, STD_FLOOR * median if median > 0 else 1.0)
+
+
+def frame_errors(
+    predicted: NDArray[np.float32],
+    actual: NDArray[np.float32],
+    is_pad: NDArray[np.bool_],
+    scale: NDArray[np.float64],
+    order: int = 2,
+) -> NDArray[np.float64]:
+    """Mean error of each frame, shape (F,).
+
+    Args:
+        predicted: (F, K, T, A) in raw units.
+        actual: (F, T, A) in raw units.
+        is_pad: (F, T) true past the episode's end; left out.
+        scale: (A,) unit of each dim.
+        order: 2 for the squared error, 1 for the absolute.
+    """
+    difference = (predicted.astype(np.float64) - actual[:, None]) / scale
+    error = np.abs(difference) ** order
+    valid = ~is_pad[:, None, :, None]
+    count = valid.sum(axis=(1, 2, 3)) * error.shape[1] * error.shape[3]
+    return (error * valid).sum(axis=(1, 2, 3)) / count
+
+
+def energy_scores(
+    predicted: NDArray[np.float32], actual: NDArray[np.float32], is_pad: NDArray[np.bool_], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Energy score of each frame's draws, shape (F,); lower is better.
+
+    ``mean |x - y| - 1/2 mean |x - x'|`` (Gneiting and Raftery 2007) rewards draws that are both
+    near the demonstration and as spread as it; a mean error alone rewards collapse to the mean.
+    """
+    valid = ~is_pad[:, :, None]
+    draws = predicted.astype(np.float64) / scale * valid[:, None]
+    truth = actual / scale * valid
+    frames, count = draws.shape[:2]
+    draws, truth = draws.reshape(frames, count, -1), truth.reshape(frames, -1)
+    dims = valid.sum(axis=(1, 2)) * predicted.shape[-1]
+    near = np.linalg.norm(draws - truth[:, None], axis=-1).mean(axis=1)
+    pairs = np.linalg.norm(draws[:, :, None] - draws[:, None], axis=-1)
+    apart = pairs.sum(axis=(1, 2)) / max(count * (count - 1), 1)
+    return (near - 0.5 * apart) / np.sqrt(dims)
+
+
+def choose_frames(rows: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """A fixed, seeded sub-sample of rows, ascending."""
+    if len(rows) <= count:
+        return np.sort(rows)
+    return np.sort(keyed_generator(seed, _CHOICE).choice(rows, size=count, replace=False))
+
+
+def evaluation_noise(seed: int, row: int, draw: int, steps: int, dims: int) -> NDArray[np.float32]:
+    """Noise (steps, dims) fixed per (seed, row, draw); a shorter chunk's is a longer one's beginning."""
+    return keyed_generator(seed, _NOISE, row, draw).standard_normal((steps, dims), dtype=np.float32)
+
+
+def evaluation_time(seed: int, row: int, draw: int) -> float:
+    """Flow-matching time fixed per (seed, row, draw), distributed as in training."""
+    return float(keyed_generator(seed, _TIME, row, draw).beta(TIME_ALPHA, TIME_BETA) * TIME_SCALE + TIME_OFFSET)

@@ -1,0 +1,257 @@
+"""Build, load and widen SmolVLA policies. The only module that imports lerobot's SmolVLA."""
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
+from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
+from lerobot.processor import RenameObservationsProcessorStep, TokenizerProcessorStep
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from smolvla_core.config import TINY, PolicyConfig, TrialConfig
+from smolvla_core.data.dataset import ACTION, STATE, Moments
+from smolvla_core.errors import ConfigError
+from smolvla_core.interface import IMAGE_PREFIX, Interface
+from smolvla_core.tiny_vlm import tiny_vlm_folder
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+class Processors(NamedTuple):
+    """lerobot's pipelines around a policy: raw observation -> inputs, outputs -> raw action."""
+
+    pre: Any
+    post: Any
+
+
+def expected_cameras(config: PolicyConfig) -> tuple[str, ...] | None:
+    """Image keys of the pretrained policy in its order; None when the policy is built anew."""
+    if config.pretrained == TINY:
+        return None
+    return tuple(_pretrained_config(config.pretrained).image_features)
+
+
+def build_policy(config: TrialConfig, interface: Interface, device: torch.device) -> SmolVLAPolicy:
+    """The policy at the start of training.
+
+    Args:
+        config: the trial.
+        interface: what the policy sees and does.
+        device: where its parameters go.
+
+    Raises:
+        ConfigError: the pretrained policy cannot be found, is no SmolVLA, lacks weights, or is too
+            narrow for the actions; or the instruction would be cut by the tokenizer.
+    """
+    tiny = config.policy.pretrained == TINY
+    policy = _build_tiny(config, interface) if tiny else _load_pretrained(config.policy, interface)
+    if interface.action_width > policy.config.max_action_dim:
+        raise ConfigError(
+            f"policy: the dataset has {interface.action_width} action dims, "
+            f"{config.policy.pretrained} takes at most {policy.config.max_action_dim}"
+        )
+    for instruction in interface.instructions:
+        refuse_cut_instruction(policy.config, instruction)
+    if config.policy.max_state_dim > policy.config.max_state_dim:
+        widen_state(policy, config.policy.max_state_dim)
+    policy.config.device = str(device)
+    return policy.to(device).train()
+
+
+def make_processors(config: SmolVLAConfig, interface: Interface, stats: dict[str, dict[str, Tensor]]) -> Processors:
+    """lerobot's own pipelines, with our statistics and the cameras' names mapped."""
+    pre, post = make_smolvla_pre_post_processors(config, stats)
+    renames = {view.dataset_key: view.policy_key for view in interface.cameras if view.dataset_key != view.policy_key}
+    pre.steps = [
+        RenameObservationsProcessorStep(rename_map=renames)
+        if isinstance(step, RenameObservationsProcessorStep)
+        else step
+        for step in pre.steps
+    ]
+    return Processors(pre, post)
+
+
+def training_stats(interface: Interface) -> dict[str, dict[str, Tensor]]:
+    """Statistics of the *selected* state dims and of the actions, for lerobot's normaliser."""
+    return {STATE: _to_stats(interface.state.take(interface.selection.indices)), ACTION: _to_stats(interface.action)}
+
+
+def raw_stats(interface: Interface) -> dict[str, dict[str, Tensor]]:
+    """Statistics over the raw state: a dim the policy does not see has mean 0 and std 1."""
+    used = np.zeros(interface.selection.raw_width, dtype=bool)
+    used[list(interface.selection.indices)] = True
+
+    def where(values: NDArray[np.float64], unused: float) -> NDArray[np.float64]:
+        return np.where(used, values, unused)
+
+    moments = interface.state
+    state = Moments(where(moments.mean, 0), where(moments.std, 1), where(moments.min, -1), where(moments.max, 1))
+    return {STATE: _to_stats(state), ACTION: _to_stats(interface.action)}
+
+
+def widen_state(policy: SmolVLAPolicy, width: int, positions: Sequence[int] | None = None) -> None:
+    """Give ``state_proj`` more input columns in place; the new ones are zero.
+
+    Args:
+        policy: the policy to change.
+        width: the new number of columns.
+        positions: where the present columns go; by default they keep their places.
+    """
+    present = policy.model.state_proj
+    policy.model.state_proj = widened(present, width, positions)
+    policy.config.max_state_dim = width
+
+
+def widened(linear: nn.Linear, width: int, positions: Sequence[int] | None = None) -> nn.Linear:
+    """A copy of ``linear`` with ``width`` input columns; see :func:`widen_state`."""
+    columns = list(range(linear.in_features)) if positions is None else list(positions)
+    like = linear.weight
+    wide = nn.Linear(width, linear.out_features, bias=linear.bias is not None, device=like.device, dtype=like.dtype)
+    with torch.no_grad():
+        wide.weight.zero_()
+        wide.weight[:, columns] = like[:, : len(columns)]
+        if linear.bias is not None:
+            wide.bias.copy_(linear.bias)
+    wide.requires_grad_(like.requires_grad)
+    return wide
+
+
+def local_vlm(config: SmolVLAConfig) -> Path | None:
+    """The folder of a policy's VLM where it is a local one, else None."""
+    folder = Path(config.vlm_model_name)
+    return folder if folder.is_dir() else None
+
+
+def refuse_cut_instruction(config: SmolVLAConfig, instruction: str) -> None:
+    """Refuse an instruction that the tokenizer would cut.
+
+    Raises:
+        ConfigError: with the length it needs.
+    """
+    tokens = len(_tokenizer(config.vlm_model_name)(instruction.rstrip("\n") + "\n")["input_ids"])
+    if tokens > config.tokenizer_max_length:
+        raise ConfigError(
+            f"policy.tokenizer_max_length is {config.tokenizer_max_length}, the instruction has {tokens} tokens and "
+            f"would be cut; set it to at least {tokens}"
+        )
+
+
+def input_features(interface: Interface, state_width: int) -> dict[str, PolicyFeature]:
+    """lerobot's description of the policy's inputs."""
+    features = {STATE: PolicyFeature(FeatureType.STATE, (state_width,))}
+    for view in interface.cameras:
+        features[view.policy_key] = PolicyFeature(FeatureType.VISUAL, (3, view.height, view.width))
+    return features
+
+
+def point_at_vlm(config: SmolVLAConfig, processors: Processors, folder: str) -> None:
+    """Name another folder as the home of the VLM's configuration and tokenizer, in place."""
+    config.vlm_model_name = folder
+    for step in processors.pre.steps:
+        if isinstance(step, TokenizerProcessorStep):
+            step.tokenizer_name = folder
+
+
+def _build_tiny(config: TrialConfig, interface: Interface) -> SmolVLAPolicy:
+    size = config.policy.tiny
+    folder = tiny_vlm_folder(size, config.data.cache_dir)
+    smolvla = SmolVLAConfig(
+        vlm_model_name=str(folder),
+        load_vlm_weights=False,
+        num_vlm_layers=size.layers,
+        expert_width_multiplier=size.expert_width,
+        resize_imgs_with_padding=(size.image_size, size.image_size),
+        max_state_dim=config.policy.max_state_dim,
+        max_action_dim=max(32, interface.action_width),
+        device="cpu",
+        **_shared_settings(config.policy, interface),
+    )
+    with torch.random.fork_rng(devices=[]), redirect_stdout(io.StringIO()):
+        torch.manual_seed(size.init_seed)
+        return SmolVLAPolicy(smolvla)
+
+
+def _load_pretrained(config: PolicyConfig, interface: Interface) -> SmolVLAPolicy:
+    smolvla = _pretrained_config(config.pretrained)
+    for name, value in _shared_settings(config, interface).items():
+        setattr(smolvla, name, value)
+    smolvla.device = "cpu"
+    local = Path(config.pretrained) / "vlm"
+    if local.is_dir():  # a checkpoint of ours that was moved still carries its VLM
+        smolvla.vlm_model_name = str(local)
+    try:
+        with redirect_stdout(io.StringIO()):
+            policy = SmolVLAPolicy.from_pretrained(config.pretrained, config=smolvla)
+    except (OSError, RuntimeError, HfHubHTTPError) as error:
+        raise ConfigError(f"policy.pretrained: {config.pretrained} cannot be loaded: {_first_line(error)}") from error
+    _refuse_missing_weights(policy, config.pretrained)
+    return policy
+
+
+def _shared_settings(config: PolicyConfig, interface: Interface) -> dict[str, Any]:
+    return {
+        "input_features": input_features(interface, interface.selection.width),
+        "output_features": {ACTION: PolicyFeature(FeatureType.ACTION, (interface.action_width,))},
+        "chunk_size": config.chunk_size,
+        "n_action_steps": config.action_steps,
+        "num_steps": config.num_steps,
+        "tokenizer_max_length": config.tokenizer_max_length,
+        "train_expert_only": config.train_expert_only,
+        "freeze_vision_encoder": config.freeze_vision_encoder,
+        "empty_cameras": 0,
+    }
+
+
+def _pretrained_config(name: str) -> SmolVLAConfig:
+    try:
+        config = PreTrainedConfig.from_pretrained(name)
+    except (OSError, HFValidationError, HfHubHTTPError, ValueError) as error:
+        raise ConfigError(
+            f"policy.pretrained: {name} is no policy folder and cannot be fetched ({_first_line(error)}); "
+            "give a folder, a hub id that can be reached, or 'tiny'"
+        ) from None
+    if not isinstance(config, SmolVLAConfig):
+        raise ConfigError(f"policy.pretrained: {name} is a '{config.type}' policy; a 'smolvla' one is needed")
+    for key in config.image_features:
+        assert key.startswith(IMAGE_PREFIX)
+    return config
+
+
+def _refuse_missing_weights(policy: SmolVLAPolicy, name: str) -> None:
+    file = Path(name) / WEIGHTS_FILE
+    if not file.is_file():
+        return  # fetched from the hub; lerobot logs what it missed
+    with safe_open(file, framework="pt") as weights:
+        stored = set(weights.keys())
+    missing = [key for key, value in policy.named_parameters() if value.requires_grad and key not in stored]
+    if missing:
+        raise ConfigError(
+            f"policy.pretrained: {file} lacks '{missing[0]}' and {len(missing) - 1} more weights that would be trained"
+        )
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(name: str) -> Any:
+    return AutoTokenizer.from_pretrained(name)
+
+
+def _to_stats(moments: Moments) -> dict[str, Tensor]:
+    return {
+        name: torch.tensor(getattr(moments, name), dtype=torch.float32) for name in ("mean", "std", "min", "max")
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

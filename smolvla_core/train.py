@@ -1,0 +1,255 @@
+"""The training loop of one trial, and ``python -m smolvla_core.train CONFIG.yaml``."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from smolvla_core.augment import jittered_dims
+from smolvla_core.checkpoint import export_policy, load_state, read_state, save_state
+from smolvla_core.config import TrialConfig, load_config
+from smolvla_core.data.batch import BatchMaker
+from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
+from smolvla_core.data.sampler import SampleStream, curriculum_stages
+from smolvla_core.errors import DataError, DivergedError, UserError
+from smolvla_core.evaluate import EvaluationSet, evaluate, evaluation_set
+from smolvla_core.interface import resolve_interface
+from smolvla_core.learner import Learner, StepStats
+from smolvla_core.objective import horizon_steps
+from smolvla_core.policy import expected_cameras
+from smolvla_core.schedule import learning_rate
+
+Save = Callable[[Path], None]
+
+
+class Report(Protocol):
+    """Receives a trial's metrics; may call ``save(folder)`` to keep the trial's state."""
+
+    def __call__(self, metrics: Mapping[str, float], save: Save) -> None:
+        """Take one report."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    metrics: dict[str, float]
+    """The last evaluation's report."""
+    samples_seen: int
+    step: int
+    stopped: bool
+    """Whether ``stop`` ended it before its budget."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Everything a run needs, resolved and checked before the first step."""
+
+    dataset: Dataset
+    split: Split
+    learner: Learner
+    maker: BatchMaker
+    stream: SampleStream
+    frames: EvaluationSet
+
+
+def prepare(config: TrialConfig) -> Trial:
+    """Open the data, build the policy, and refuse what cannot work.
+
+    Raises:
+        UserError: one line that says what to change.
+    """
+    if config.runtime.threads is not None:
+        torch.set_num_threads(config.runtime.threads)
+    dataset = open_dataset(config.data)
+    horizon_steps(config.eval.horizon_s, dataset.fps, config.policy.chunk_size)
+    split = split_episodes(config.data, len(dataset.lengths))
+    interface = resolve_interface(config, dataset, split, expected_cameras(config.policy))
+    jittered = jittered_dims(config.augment, interface.selection)
+    frames = evaluation_set(config, dataset, split)
+    rows = dataset.rows_of(split.train)
+    stages = curriculum_stages(config.curriculum, rows, dataset.progress[rows], config.optim.samples)
+    if any(len(stage.rows) == 0 for stage in stages):
+        raise DataError(f"curriculum.start: no training frame has progress >= {config.curriculum.start}; lower it")
+    learner = Learner(config, interface, dataset.progress)
+    maker = BatchMaker(
+        dataset,
+        interface,
+        config.policy.chunk_size,
+        learner.policy.config.max_action_dim,
+        jittered,
+        config.augment.gripper_jitter_m,
+    )
+    return Trial(dataset, split, learner, maker, SampleStream(stages, config.runtime.seed), frames)
+
+
+def train(
+    config: TrialConfig,
+    report: Report | None = None,
+    restore: Path | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> TrainResult:
+    """Train one trial to its budget of samples.
+
+    Args:
+        config: the trial.
+        report: called at each of ``eval.at`` (the first step at or past it) and at the end, with
+            training and validation metrics, and every ``runtime.log_every_samples`` between them
+            with the training metrics alone.
+        restore: a state saved by an earlier run of the same configuration; training continues to
+            the same numbers as if it had not been interrupted.
+        stop: asked after every step; true ends the run with a last report.
+
+    Raises:
+        UserError: bad input, before the first step.
+        DivergedError: the loss or a gradient is not finite, before the optimizer steps.
+    """
+    trial = prepare(config)
+    learner = trial.learner
+    if restore is not None:
+        load_state(learner, restore)
+    return _loop(config, trial, report or _ignore, stop or _never)
+
+
+def _loop(config: TrialConfig, trial: Trial, report: Report, stop: Callable[[], bool]) -> TrainResult:
+    learner, budget = trial.learner, config.optim.samples
+    meter = _Meter(learner.samples_seen)
+    evaluations = [at for at in (*config.eval.at, budget) if at > learner.samples_seen]
+    metrics: dict[str, float] = {}
+    stopped = False
+    while learner.samples_seen < budget and not stopped:
+        count = min(config.optim.batch_size, budget - learner.samples_seen)
+        batch = trial.maker.training(trial.stream, learner.samples_seen, count)
+        meter.add(learner.step(batch, learning_rate(config.optim, learner.samples_seen)))
+        stopped = stop()
+        due = bool(evaluations) and learner.samples_seen >= evaluations[0]
+        if due:
+            evaluations = [at for at in evaluations if at > learner.samples_seen]
+            metrics = meter.flush(learner) | evaluate(learner, trial.maker, trial.frames)
+            report(metrics, lambda folder: save_state(learner, folder))
+            meter.restart_clock()
+        elif stopped or meter.samples(learner) >= config.runtime.log_every_samples:
+            report(meter.flush(learner), lambda folder: save_state(learner, folder))
+    return TrainResult(metrics, learner.samples_seen, learner.step_count, stopped)
+
+
+class _Meter:
+    """Means of what the steps measured since the last report."""
+
+    def __init__(self, samples_seen: int):
+        self.start_samples = samples_seen
+        self.steps: list[StepStats] = []
+        self.started = time.monotonic()
+
+    def add(self, stats: StepStats) -> None:
+        self.steps.append(stats)
+
+    def samples(self, learner: Learner) -> int:
+        return learner.samples_seen - self.start_samples
+
+    def flush(self, learner: Learner) -> dict[str, float]:
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        metrics = {
+            "samples_seen": learner.samples_seen,
+            "step": learner.step_count,
+            "train/loss": float(np.mean([s.loss for s in self.steps])),
+            "train/grad_norm": float(np.mean([s.grad_norm for s in self.steps])),
+            "train/lr": self.steps[-1].lr,
+            "train/samples_per_s": self.samples(learner) / seconds,
+        }
+        self.start_samples, self.steps = learner.samples_seen, []
+        self.restart_clock()
+        return metrics
+
+    def restart_clock(self) -> None:
+        self.started = time.monotonic()
+
+
+def _ignore(metrics: Mapping[str, float], save: Save) -> None:
+    """The report nobody reads."""
+
+
+def _never() -> bool:
+    return False
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one training without a search; see ``--help``."""
+    parser = argparse.ArgumentParser(prog="python -m smolvla_core.train", description=__doc__)
+    parser.add_argument("config", help="a trial's YAML, such as the one a search prints for its best trial")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. optim.batch_size=32")
+    parser.add_argument("--out", default="runs/train", type=Path, help="folder of the results (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUT")
+    options = parser.parse_args(arguments)
+    try:
+        config = load_config(options.config, options.set)
+        return _run(config, options.out, options.resume)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except DivergedError as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted; continue with: --out {options.out} --resume", file=sys.stderr)
+        return 1
+
+
+def _run(config: TrialConfig, out: Path, resume: bool) -> int:
+    state, log = out / "state", out / "metrics.jsonl"
+    if resume:
+        saved = TrialConfig.from_dict(read_state(state)["config"])
+        if saved != config:
+            raise DataError(f"{state}: was saved by another configuration; resume with the same YAML and --set")
+        _drop_reports_after(log, read_state(state)["samples_seen"])
+    elif state.exists():
+        raise DataError(f"{out}: holds a run already; give another --out, or --resume to continue it")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    console = Console(stderr=True)
+    with _progress(console) as bar:
+        task = bar.add_task("training", total=config.optim.samples)
+
+        def report(metrics: Mapping[str, float], save: Save) -> None:
+            save(state)
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(metrics)) + "\n")
+            bar.update(task, completed=int(metrics["samples_seen"]))
+            bar.console.print(_line(metrics), highlight=False)
+
+        result = train(config, report, restore=state if resume else None)
+    export_policy(state, out / "policy")
+    print(json.dumps({**result.metrics, "policy": str(out / "policy")}, indent=2))
+    return 0
+
+
+def _drop_reports_after(log: Path, samples_seen: int) -> None:
+    """Forget reports that a crash wrote after the state that is resumed from."""
+    if log.is_file():
+        kept = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        kept = [line for line in kept if json.loads(line)["samples_seen"] <= samples_seen]
+        log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _line(metrics: Mapping[str, float]) -> str:
+    parts = [f"samples {int(metrics['samples_seen'])}"]
+    parts += [f"{name} {value:.4g}" for name, value in metrics.items() if "/" in name]
+    return "  ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
