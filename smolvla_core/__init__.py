@@ -17,7 +17,8 @@ __all__ = ["TrainResult", "TrialConfig", "evaluate", "train"]
 class _LazyExport:
     """A public name that is imported on first use: torch and lerobot take seconds to import, and
     reading a configuration should not. A data descriptor, because importing the submodule
-    ``smolvla_core.train`` would otherwise replace the function of the same name."""
+    ``smolvla_core.train`` would otherwise replace the function of the same name.
+    """
 
     def __init__(self, module: str, name: str):
         self.module, self.name = module, name

@@ -143,7 +143,8 @@ class PolicyConfig(Section):
     def _consistent(self) -> Self:
         if self.n_action_steps is not None and self.n_action_steps > self.chunk_size:
             raise ValueError(
-                f"policy.n_action_steps is {self.n_action_steps}; it cannot exceed policy.chunk_size ({self.chunk_size})"
+                f"policy.n_action_steps is {self.n_action_steps}; "
+                f"it cannot exceed policy.chunk_size ({self.chunk_size})"
             )
         if self.train_expert_only and not self.freeze_vision_encoder:
             raise ValueError(
@@ -193,9 +194,7 @@ class OptimConfig(Section):
                 f"optim.micro_batch is {self.micro_batch}; it cannot exceed optim.batch_size ({self.batch_size})"
             )
         if self.batch_size > self.samples:
-            raise ValueError(
-                f"optim.batch_size is {self.batch_size}; it cannot exceed optim.samples ({self.samples})"
-            )
+            raise ValueError(f"optim.batch_size is {self.batch_size}; it cannot exceed optim.samples ({self.samples})")
         if self.warmup_samples >= self.samples:
             raise ValueError(
                 f"optim.warmup_samples is {self.warmup_samples}; it must be below optim.samples ({self.samples})"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from smolvla_core.config import TrialConfig
 from smolvla_core.critical import critical_frames
 from smolvla_core.data.batch import BatchMaker, to_lerobot
-from smolvla_core.data.dataset import Dataset, Split
+from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
 from smolvla_core.learner import Learner
 from smolvla_core.objective import (
     choose_frames,
@@ -41,6 +41,27 @@ def evaluation_set(config: TrialConfig, dataset: Dataset, split: Split) -> Evalu
     chosen = choose_frames(critical.rows, config.eval.frames, config.eval.seed)
     anywhere = choose_frames(dataset.rows_of(split.val), config.eval.frames, config.eval.seed)
     return EvaluationSet(chosen, anywhere, critical.rule)
+
+
+def describe_objective(config: TrialConfig) -> dict[str, int | float | str]:
+    """What the objective is measured on: shared by all trials of a study, and recorded with it.
+
+    Raises:
+        UserError: the data cannot be opened or has no critical frame.
+    """
+    dataset = open_dataset(config.data)
+    split = split_episodes(config.data, len(dataset.lengths))
+    frames = evaluation_set(config, dataset, split)
+    return {
+        "critical_rule": frames.rule,
+        "critical_frames": len(frames.critical),
+        "frames_anywhere": len(frames.everywhere),
+        "draws": config.eval.draws,
+        "horizon_s": config.eval.horizon_s,
+        "train_episodes": len(split.train),
+        "val_episodes": len(split.val),
+        "test_episodes": len(split.test),
+    }
 
 
 def evaluate(learner: Learner, maker: BatchMaker, frames: EvaluationSet) -> dict[str, float]:

@@ -79,7 +79,7 @@ class Learner:
                 self.per_sample_losses(part), weights[start : start + size].to(self.device), denominator
             )
             self._refuse_non_finite(loss, "loss")
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.item()
         norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.optim.grad_clip)
         self._refuse_non_finite(norm, "gradient norm")

@@ -65,7 +65,10 @@ def frame_errors(
 
 
 def energy_scores(
-    predicted: NDArray[np.float32], actual: NDArray[np.float32], is_pad: NDArray[np.bool_], scale: NDArray[np.float64]
+    predicted: NDArray[np.float32],
+    actual: NDArray[np.float32],
+    is_pad: NDArray[np.bool_],
+    scale: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Energy score of each frame's draws, shape (F,); lower is better.
 

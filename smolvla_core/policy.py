@@ -71,7 +71,7 @@ def build_policy(config: TrialConfig, interface: Interface, device: torch.device
 
 
 def make_processors(config: SmolVLAConfig, interface: Interface, stats: dict[str, dict[str, Tensor]]) -> Processors:
-    """lerobot's own pipelines, with our statistics and the cameras' names mapped."""
+    """Lerobot's own pipelines, with our statistics and the cameras' names mapped."""
     pre, post = make_smolvla_pre_post_processors(config, stats)
     renames = {view.dataset_key: view.policy_key for view in interface.cameras if view.dataset_key != view.policy_key}
     pre.steps = [
@@ -85,7 +85,10 @@ def make_processors(config: SmolVLAConfig, interface: Interface, stats: dict[str
 
 def training_stats(interface: Interface) -> dict[str, dict[str, Tensor]]:
     """Statistics of the *selected* state dims and of the actions, for lerobot's normaliser."""
-    return {STATE: _to_stats(interface.state.take(interface.selection.indices)), ACTION: _to_stats(interface.action)}
+    return {
+        STATE: _to_stats(interface.state.take(interface.selection.indices)),
+        ACTION: _to_stats(interface.action),
+    }
 
 
 def raw_stats(interface: Interface) -> dict[str, dict[str, Tensor]]:
@@ -149,7 +152,7 @@ def refuse_cut_instruction(config: SmolVLAConfig, instruction: str) -> None:
 
 
 def input_features(interface: Interface, state_width: int) -> dict[str, PolicyFeature]:
-    """lerobot's description of the policy's inputs."""
+    """Lerobot's description of the policy's inputs."""
     features = {STATE: PolicyFeature(FeatureType.STATE, (state_width,))}
     for view in interface.cameras:
         features[view.policy_key] = PolicyFeature(FeatureType.VISUAL, (3, view.height, view.width))
@@ -248,9 +251,7 @@ def _tokenizer(name: str) -> Any:
 
 
 def _to_stats(moments: Moments) -> dict[str, Tensor]:
-    return {
-        name: torch.tensor(getattr(moments, name), dtype=torch.float32) for name in ("mean", "std", "min", "max")
-    }
+    return {name: torch.tensor(getattr(moments, name), dtype=torch.float32) for name in ("mean", "std", "min", "max")}
 
 
 def _first_line(error: Exception) -> str:

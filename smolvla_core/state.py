@@ -164,9 +164,7 @@ def key_dims(keys: Sequence[str], release: str) -> tuple[int, ...]:
 def forbidden_dims(release: str) -> frozenset[int]:
     """Raw dims that the standard track forbids."""
     layout = RELEASES[release]
-    return frozenset(
-        dim for key, count in FORBIDDEN.items() if key in layout for dim in layout[key][:count]
-    )
+    return frozenset(dim for key, count in FORBIDDEN.items() if key in layout for dim in layout[key][:count])
 
 
 def top32_indices(release: str = "2025") -> tuple[int, ...]:

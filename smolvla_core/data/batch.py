@@ -111,7 +111,7 @@ class BatchMaker:
 
 
 def to_lerobot(batch: Batch, interface: Interface, processors: Processors, device: torch.device) -> dict[str, Any]:
-    """lerobot's normalised, tokenised inputs for ``SmolVLAPolicy.forward``.
+    """Lerobot's normalised, tokenised inputs for ``SmolVLAPolicy.forward``.
 
     Frames go to the device as uint8 and become floats in [0, 1] there.
     """

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from smolvla_core.errors import DataError
 
 STATE = "observation.state"
 ACTION = "action"
+TIMESTAMP = "timestamp"
 MIN_STD = 1e-6
 """A dim that varies less than this is constant: it is shifted but not scaled."""
 
@@ -137,7 +139,9 @@ def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     episode = table["episode_index"].to_numpy().astype(np.int64)
     starts, lengths = _boundaries(episode, meta.total_episodes, root)
     frame = np.arange(len(episode)) - starts[episode]
-    timestamp = frame / meta.fps
+    # lerobot decodes pictures by the recorded time; where there is none, frames are equally spaced
+    recorded = TIMESTAMP in table.column_names
+    timestamp = _matrix(table, TIMESTAMP, root)[:, 0].astype(np.float64) if recorded else frame / meta.fps
     _refuse_non_finite(state, STATE, episode, frame, root)
     _refuse_non_finite(action, ACTION, episode, frame, root)
     task_index = table["task_index"].to_numpy()[starts]
@@ -155,7 +159,7 @@ def locate(source: DatasetSource, cache_dir: str | None) -> Path:
         DataError: the folder is missing or holds no dataset.
     """
     if source.root is None:
-        return Path(LeRobotDataset(str(source.repo_id)).root)
+        return _downloaded(str(source.repo_id))
     root = Path(source.root).expanduser()
     if not root.is_dir():
         raise DataError(f"data.train: {root} does not exist; give the folder that holds meta/info.json")
@@ -167,6 +171,16 @@ def locate(source: DatasetSource, cache_dir: str | None) -> Path:
     except json.JSONDecodeError as error:
         raise DataError(f"{info_file}: not valid JSON (line {error.lineno}); fetch the file again") from None
     return converted(root, info, cache_dir) if is_legacy(info) else root.resolve()
+
+
+def _downloaded(repo_id: str) -> Path:
+    try:
+        return Path(LeRobotDataset(repo_id).root)
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise DataError(
+            f"data.train: {repo_id} cannot be fetched ({_first_line(error)}); "
+            "check the name and the network, or give 'root', the dataset's folder"
+        ) from error
 
 
 def split_episodes(config: DataConfig, total: int) -> Split:
@@ -226,11 +240,12 @@ def _read_columns(meta: LeRobotDatasetMetadata, root: Path) -> pa.Table:
     files = sorted((root / "data").rglob("*.parquet"))
     if not files:
         raise DataError(f"{root / 'data'}: no parquet file; the dataset is incomplete, fetch it again")
-    columns = [STATE, ACTION, "episode_index", "task_index"]
     tables = []
     for file in files:
         try:
-            tables.append(pq.read_table(file, columns=columns))
+            present = set(pq.read_schema(file).names)
+            wanted = [STATE, ACTION, "episode_index", "task_index", *({TIMESTAMP} & present)]
+            tables.append(pq.read_table(file, columns=wanted))
         except (OSError, pa.ArrowException, KeyError) as error:
             raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
     table = pa.concat_tables(tables).combine_chunks()
@@ -243,20 +258,17 @@ def _read_columns(meta: LeRobotDatasetMetadata, root: Path) -> pa.Table:
 
 def _matrix(table: pa.Table, key: str, root: Path) -> NDArray[np.float32]:
     column = table[key].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0)
     if column.null_count:
         raise DataError(f"{root}: '{key}' has {column.null_count} empty rows; remove those episodes")
     rows = len(column)
-    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    values = column.flatten() if pa.types.is_nested(column.type) else column
+    flat = values.to_numpy(zero_copy_only=False).astype(np.float32)
     if rows == 0 or flat.size % rows:
         raise DataError(f"{root}: '{key}' does not have the same width in every row; convert the dataset again")
     return flat.reshape(rows, -1)
 
 
-def _boundaries(
-    episode: NDArray[np.int64], total: int, root: Path
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _boundaries(episode: NDArray[np.int64], total: int, root: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if np.any(np.diff(episode) < 0) or episode.min() < 0 or episode.max() >= total:
         raise DataError(f"{root}: episode_index is not ascending from 0 to {total - 1}; convert the dataset again")
     lengths = np.bincount(episode, minlength=total).astype(np.int64)

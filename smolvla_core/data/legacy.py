@@ -2,11 +2,14 @@
 
 import fcntl
 import hashlib
+import io
 import json
+import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +75,8 @@ def _convert(root: Path, staging: Path, target: Path) -> None:
     for part in root.iterdir():
         (linked / part.name).symlink_to(part.resolve())
     try:
-        convert_dataset(repo_id=f"local/{root.name}", root=linked, push_to_hub=False, force_conversion=True)
+        with _progress_for_people():
+            convert_dataset(repo_id=f"local/{root.name}", root=linked, push_to_hub=False, force_conversion=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         reason = (str(error).splitlines() or [""])[0]
@@ -91,6 +95,19 @@ def _digest(root: Path) -> str:
     sizes = {str(f.relative_to(root)): f.stat().st_size for f in sorted((root / "data").rglob("*.parquet"))}
     digest.update(json.dumps(sizes).encode())
     return digest.hexdigest()[:12]
+
+
+@contextmanager
+def _progress_for_people() -> Iterator[None]:
+    """Lerobot's progress bars in a terminal, nothing in a log."""
+    lerobot = logging.getLogger("lerobot")
+    level = lerobot.level
+    lerobot.setLevel(logging.ERROR)
+    try:
+        with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        lerobot.setLevel(level)
 
 
 @contextmanager

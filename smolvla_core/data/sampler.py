@@ -87,6 +87,7 @@ def curriculum_stages(
     """The pools a curriculum draws from.
 
     Args:
+        config: the scheme, its share and its start.
         rows: training rows (n,).
         progress: of those rows (n,), within their episodes.
         samples: the run's whole budget; the curriculum spans it, whatever the rung.

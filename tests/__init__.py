@@ -1,0 +1,1 @@
+"""Tests mirror the modules; ``benchmarks`` are programs, not tests."""

@@ -1,0 +1,57 @@
+"""Fixtures over the small datasets, made once per session."""
+
+from pathlib import Path
+
+import pytest
+
+from smolvla_core.config import TrialConfig
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def generic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.datasets import write_generic
+
+    return write_generic(tmp_path_factory.mktemp("generic") / "dataset")
+
+
+@pytest.fixture(scope="session")
+def lookalike(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
+    from tests.lookalike import write_lookalike
+
+    return write_lookalike(tmp_path_factory.mktemp("pretrained") / "smolvla_base", cache_dir)
+
+
+@pytest.fixture(scope="session")
+def eggs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic BEHAVIOR task, imported as the real one would be."""
+    from smolvla_core.data.behavior import import_behavior
+
+    from smolvla_core.data.synthetic import write_synthetic
+
+    folder = tmp_path_factory.mktemp("eggs")
+    write_synthetic(folder / "raw", episodes=6, seconds=2.0, size=48, seed=0)
+    import_behavior(folder / "raw", folder / "lerobot", task=6)
+    return folder / "lerobot"
+
+
+def tiny_trial(root: Path, cache_dir: Path, **values: object) -> TrialConfig:
+    """A trial that trains in a second: 4 steps of batch 4, scored on 4 frames."""
+    base = {
+        "data": {"train": [{"root": str(root)}], "cache_dir": str(cache_dir)},
+        "state": {"preset": "identity"},
+        "policy": {"pretrained": "tiny", "chunk_size": 10, "num_steps": 2},
+        "optim": {"samples": 16, "batch_size": 4, "lr": 1e-3},
+        "eval": {"frames": 4, "draws": 2, "horizon_s": 0.5},
+        "runtime": {"log_every_samples": 8},
+    }
+    return TrialConfig.from_dict(base).with_values({key.replace("__", "."): value for key, value in values.items()})
+
+
+@pytest.fixture
+def trial_config(generic_root: Path, cache_dir: Path) -> TrialConfig:
+    return tiny_trial(generic_root, cache_dir)

@@ -1,0 +1,152 @@
+"""Checkpoints are complete LeRobot policies."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from smolvla_core.checkpoint import export_policy, load_state, main, read_state, relocate, save_state
+from smolvla_core.data.batch import to_lerobot
+from smolvla_core.errors import DataError
+from smolvla_core.objective import evaluation_noise
+from smolvla_core.train import prepare
+from tests.core_fixtures import tiny_trial
+
+STOCK = """
+import sys
+import numpy as np, torch
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from lerobot.policies.factory import make_pre_post_processors
+folder, inputs, output = sys.argv[1:]
+raw = np.load(inputs)
+policy = SmolVLAPolicy.from_pretrained(folder)
+preprocess, postprocess = make_pre_post_processors(policy.config, folder)
+observation = {key: torch.from_numpy(raw[key]) for key in raw.files if key.startswith("observation")}
+observation["task"] = [str(task) for task in raw["task"]]
+chunk = policy.predict_action_chunk(preprocess(observation), noise=torch.from_numpy(raw["noise"]))
+np.save(output, postprocess(chunk).numpy())
+assert not [name for name in sys.modules if name.split(".")[0] in ("smolvla_core", "tune")]
+"""
+
+
+def predict_with_stock_lerobot(folder, trial, rows, noise, tmp_path):
+    """Actions (B, T, A) that a clean process predicts from the dataset's raw observations."""
+    raw = {"observation.state": trial.dataset.state[rows], "noise": noise}
+    raw["task"] = np.array([trial.dataset.task[episode] for episode in trial.dataset.episode[rows]])
+    for view, camera in zip(trial.learner.interface.cameras, trial.maker.cameras, strict=True):
+        raw[view.dataset_key] = camera.frames(rows).numpy().astype(np.float32) / 255
+    np.savez(tmp_path / "inputs.npz", **raw)
+    script = tmp_path / "stock.py"
+    script.write_text(STOCK)
+    subprocess.run(
+        [
+            sys.executable,
+            str(script),
+            str(folder),
+            str(tmp_path / "inputs.npz"),
+            str(tmp_path / "actions.npy"),
+        ],
+        check=True,
+        cwd=tmp_path,
+    )
+    return np.load(tmp_path / "actions.npy")
+
+
+def predict_with_ours(trial, rows, noise):
+    learner = trial.learner
+    batch = trial.maker.validation(rows, noise, np.zeros(len(rows), dtype=np.float32))
+    learner.policy.eval()
+    inputs = to_lerobot(batch, learner.interface, learner.processors, learner.device)
+    return learner.processors.post(learner.policy.predict_action_chunk(inputs, noise=batch.noise)).numpy()
+
+
+def noise_for(trial, rows):
+    shape = (trial.maker.chunk_size, trial.maker.action_dims)
+    return np.stack([evaluation_noise(0, int(row), 0, *shape) for row in rows])
+
+
+def test_stock_lerobot_gets_the_same_actions_from_the_raw_observation(eggs_root, cache_dir, tmp_path):
+    values = {"state__preset": "top32", "policy__chunk_size": 30, "eval__horizon_s": 1.0}
+    trial = prepare(tiny_trial(eggs_root, cache_dir, **values))
+    trial.learner.step(trial.maker.training(trial.stream, 0, 4), lr=1e-2)
+    rows = trial.dataset.rows_of(trial.split.val)[[0, 17, 40]]
+    noise = noise_for(trial, rows)
+    ours = predict_with_ours(trial, rows, noise)
+
+    save_state(trial.learner, tmp_path / "state")
+    export_policy(tmp_path / "state", tmp_path / "first")
+    # it can be moved: the tokenizer and the VLM's configuration travel inside
+    shutil.move(tmp_path / "first", tmp_path / "policy")
+    relocate(tmp_path / "policy")
+    config = json.loads((tmp_path / "policy" / "config.json").read_text())
+    assert config["input_features"]["observation.state"]["shape"] == [256]
+    assert config["vlm_model_name"] == str(tmp_path / "policy" / "vlm")
+
+    stock = predict_with_stock_lerobot(tmp_path / "policy", trial, rows, noise, tmp_path)
+    assert stock.shape == (3, 30, 23)
+    np.testing.assert_allclose(stock, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_export_of_a_pretrained_policy_keeps_its_precisions(eggs_root, lookalike, cache_dir, tmp_path):
+    cameras = {f"camera{i + 1}": f"observation.images.rgb.{name}" for i, name in enumerate(("head", "left_wrist"))}
+    values = {"state__preset": "top32", "policy__pretrained": str(lookalike), "data__cameras": cameras}
+    trial = prepare(tiny_trial(eggs_root, cache_dir, **values, eval__horizon_s=0.3))
+    rows = trial.dataset.rows_of(trial.split.val)[[3, 30]]
+    noise = noise_for(trial, rows)
+    ours = predict_with_ours(trial, rows, noise)
+    save_state(trial.learner, tmp_path / "state")
+    export_policy(tmp_path / "state", tmp_path / "policy")
+    stock = predict_with_stock_lerobot(tmp_path / "policy", trial, rows, noise, tmp_path)
+    np.testing.assert_allclose(stock, ours, rtol=1e-3, atol=1e-4)
+
+
+def test_the_moving_average_is_what_is_exported(generic_root, cache_dir, tmp_path):
+    trial = prepare(tiny_trial(generic_root, cache_dir, optim__ema_decay=0.9))
+    trial.learner.step(trial.maker.training(trial.stream, 0, 4), lr=1e-1)
+    save_state(trial.learner, tmp_path / "state")
+    export_policy(tmp_path / "state", tmp_path / "policy")
+    from safetensors.torch import load_file
+
+    name = "model.action_out_proj.weight"
+    exported = load_file(tmp_path / "policy" / "model.safetensors")[name]
+    assert torch.equal(exported, trial.learner.ema[name])
+    assert not torch.equal(exported, trial.learner.trained[name])
+
+
+def test_statistics_in_the_checkpoint_are_of_the_training_episodes(generic_root, cache_dir, tmp_path):
+    trial = prepare(tiny_trial(generic_root, cache_dir))
+    save_state(trial.learner, tmp_path / "state")
+    export_policy(tmp_path / "state", tmp_path / "policy")
+    from safetensors.torch import load_file
+
+    (file,) = (tmp_path / "policy").glob("policy_preprocessor_step_*_normalizer_processor.safetensors")
+    rows = trial.dataset.rows_of(trial.split.train)
+    expected = trial.dataset.state[rows].mean(axis=0)
+    np.testing.assert_allclose(load_file(file)["observation.state.mean"], expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(expected, trial.dataset.state.mean(axis=0), rtol=1e-5)
+
+
+def test_state_of_another_architecture_is_refused(generic_root, cache_dir, tmp_path):
+    trial = prepare(tiny_trial(generic_root, cache_dir))
+    save_state(trial.learner, tmp_path / "state")
+    other = prepare(tiny_trial(generic_root, cache_dir, policy__tiny__layers=2))
+    with pytest.raises(DataError, match="resume with the configuration it was saved by"):
+        load_state(other.learner, tmp_path / "state")
+
+
+def test_damaged_states_are_refused(generic_root, cache_dir, tmp_path, capsys):
+    with pytest.raises(DataError, match="holds no trial state"):
+        read_state(tmp_path)
+    trial = prepare(tiny_trial(generic_root, cache_dir))
+    save_state(trial.learner, tmp_path / "state")
+    (tmp_path / "state" / "trial.safetensors").write_bytes(b"half written")
+    with pytest.raises(DataError, match="damaged"):
+        load_state(trial.learner, tmp_path / "state")
+    assert main(["export", str(tmp_path / "state"), str(tmp_path / "out")]) == 2
+    assert "damaged" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["frobnicate"]) == 2

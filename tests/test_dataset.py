@@ -1,0 +1,146 @@
+"""Reading datasets: splits by episode, statistics without a leak, damage refused."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from smolvla_core.config import DataConfig
+from smolvla_core.data.dataset import Moments, fingerprint, open_dataset, split_episodes
+from smolvla_core.data.pictures import Camera
+from smolvla_core.errors import DataError
+
+
+def config(root, cache_dir, **values):
+    return DataConfig(train=({"root": str(root)},), cache_dir=str(cache_dir), **values)
+
+
+@pytest.fixture
+def damaged(generic_root, tmp_path):
+    return shutil.copytree(generic_root, tmp_path / "damaged")
+
+
+def test_columns_of_a_generic_dataset(generic_root, cache_dir):
+    dataset = open_dataset(config(generic_root, cache_dir))
+    assert dataset.state.shape == (144, 10)
+    assert dataset.action.shape == (144, 4)
+    assert dataset.lengths.tolist() == [24] * 6
+    assert dataset.frame[24:27].tolist() == [0, 1, 2]
+    assert dataset.progress[12] == pytest.approx(0.5)
+    assert dataset.progress.max() < 1
+
+
+def test_split_is_by_episode_seeded_and_disjoint(generic_root, cache_dir):
+    data = config(generic_root, cache_dir, val_fraction=0.2, test_fraction=0.2)
+    split = split_episodes(data, 10)
+    assert [len(part) for part in (split.train, split.val, split.test)] == [6, 2, 2]
+    assert sorted(split.train + split.val + split.test) == list(range(10))
+    assert split == split_episodes(data, 10)
+    assert split != split_episodes(data.model_copy(update={"split_seed": 1}), 10)
+
+
+def test_too_few_episodes_to_split(generic_root, cache_dir):
+    with pytest.raises(DataError, match="2 episode"):
+        split_episodes(config(generic_root, cache_dir), 2)
+    assert split_episodes(config(generic_root, cache_dir, test_fraction=0.0), 2).test == ()
+
+
+def test_moments_by_hand():
+    moments = Moments.of(np.array([[1.0, 5.0], [3.0, 5.0]], dtype=np.float32))
+    assert moments.mean.tolist() == [2.0, 5.0]
+    assert moments.std.tolist() == [1.0, 1.0]  # a constant dim is shifted, not scaled
+    assert moments.take((1,)).max.tolist() == [5.0]
+
+
+def test_action_chunks_stop_at_the_episode(generic_root, cache_dir):
+    dataset = open_dataset(config(generic_root, cache_dir))
+    actions, is_pad = dataset.action_chunks(np.array([20, 22]), 4)
+    assert is_pad.tolist() == [[False] * 4, [False, False, True, True]]
+    assert np.array_equal(actions[0], dataset.action[20:24])
+    assert np.array_equal(actions[1, 2], dataset.action[23])
+
+
+def test_pictures_are_the_recorded_ones(generic_root, cache_dir):
+    camera = Camera(open_dataset(config(generic_root, cache_dir)), "observation.images.top")
+    frames = camera.frames(np.array([12, 0, 12]))
+    assert frames.shape == (3, 3, 48, 64)
+    assert frames[1].float().mean() == 255
+    assert frames[0].float().mean() == int(255 * 0.5)
+    assert frames[0].equal(frames[2])
+
+
+def test_fingerprint_follows_the_data(generic_root, cache_dir, damaged):
+    first = fingerprint(config(generic_root, cache_dir))
+    assert (first["episodes"], first["frames"], first["fps"]) == (6, 144, 10)
+    info = damaged / "meta" / "info.json"
+    info.write_text(info.read_text().replace('"generic"', '"other"'))
+    assert fingerprint(config(damaged, cache_dir))["digest"] != first["digest"]
+
+
+def rewrite(root, column, change):
+    (file,) = (root / "data").rglob("*.parquet")
+    table = pq.read_table(file)
+    rows = table[column].to_pylist()
+    change(rows)
+    array = pa.array(rows, type=table.schema.field(column).type)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), column, array), file)
+
+
+def test_nan_is_located(damaged, cache_dir):
+    def poison(rows):
+        rows[30][3] = float("nan")
+
+    rewrite(damaged, "observation.state", poison)
+    with pytest.raises(DataError, match=r"'observation.state' dim 3 is nan at episode 1, frame 6"):
+        open_dataset(config(damaged, cache_dir))
+
+
+def truncate_parquet(root):
+    (file,) = (root / "data").rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def break_json(root):
+    (root / "meta" / "info.json").write_text("{")
+
+
+def old_version(root):
+    info = json.loads((root / "meta" / "info.json").read_text())
+    (root / "meta" / "info.json").write_text(json.dumps(info | {"codebase_version": "v1.6"}))
+
+
+def raw_behavior(root):
+    info = json.loads((root / "meta" / "info.json").read_text())
+    (root / "meta" / "info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate_parquet, "cannot be read"),
+        (break_json, "not valid JSON"),
+        (old_version, "LeRobot version 'v1.6' is not supported"),
+        (raw_behavior, "python -m smolvla_core.data.behavior"),
+        (lambda root: (root / "meta" / "info.json").unlink(), "holds no meta/info.json"),
+        (lambda root: shutil.rmtree(root / "data"), "'data' is missing"),
+        (lambda root: (root / "meta" / "tasks.parquet").unlink(), "'meta/tasks.parquet' is missing"),
+    ],
+)
+def test_damage_is_one_line(damaged, cache_dir, damage, message):
+    damage(damaged)
+    with pytest.raises(DataError, match=message) as caught:
+        open_dataset(config(damaged, cache_dir))
+    assert "\n" not in str(caught.value)
+
+
+def tree_digest(root):
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*")):
+        digest.update(str(file.relative_to(root)).encode())
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""The objective asks every trial the same question."""
+
+import numpy as np
+import pytest
+import torch
+
+from smolvla_core.critical import critical_frames
+from smolvla_core.evaluate import evaluate, evaluation_set
+from smolvla_core.train import prepare
+from tests.core_fixtures import tiny_trial
+
+
+def score(trial):
+    return evaluate(trial.learner, trial.maker, trial.frames)
+
+
+def answer_with(trial, actions_of):
+    """Make the policy predict what ``actions_of(noise)`` says, in normalised units."""
+
+    def predict(inputs, noise):
+        return actions_of(noise)[:, : trial.maker.chunk_size, : trial.learner.interface.action_width]
+
+    trial.learner.policy.predict_action_chunk = predict
+
+
+def test_identical_actions_score_identically_whatever_the_trial(generic_root, cache_dir):
+    variants = [
+        {"policy__chunk_size": 10},
+        {"policy__chunk_size": 20},
+        {"weighting__alpha": 2.0},
+        {"optim__batch_size": 2},
+        {"eval__batch_size": 3},
+        {"optim__lr": 5e-5},
+    ]
+    scores = []
+    for values in variants:
+        trial = prepare(tiny_trial(generic_root, cache_dir, **values))
+        answer_with(trial, lambda noise: 0.1 * noise)
+        scores.append(score(trial)["val/critical_action_mse"])
+    assert scores == pytest.approx([scores[0]] * len(scores), rel=1e-6)
+
+
+def test_alpha_does_not_change_the_score_of_a_policy(generic_root, cache_dir):
+    plain, weighted = (prepare(tiny_trial(generic_root, cache_dir, weighting__alpha=a)) for a in (0.0, 2.0))
+    assert score(plain) == score(weighted)
+
+
+def test_repeated_evaluation_is_the_same_and_leaves_no_trace(trial_config):
+    trial = prepare(trial_config)
+    state = torch.get_rng_state()
+    first = score(trial)
+    trial.learner.step(trial.maker.training(trial.stream, 0, 4), lr=0.0)
+    assert score(trial) == first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert trial.learner.policy.training
+
+
+def test_perfect_actions_score_zero(trial_config):
+    trial = prepare(trial_config)
+    truth = {}
+
+    original = trial.maker.validation
+
+    def remember(rows, noise, time):
+        batch = original(rows, noise, time)
+        inputs = trial.learner.processors.pre(
+            {"observation.state": batch.state, "action": batch.action, "task": list(batch.tasks)}
+        )
+        truth["action"] = inputs["action"]
+        return batch
+
+    trial.maker.validation = remember
+    answer_with(trial, lambda noise: truth["action"])
+    assert score(trial)["val/critical_action_mse"] == pytest.approx(0, abs=1e-10)
+
+
+def test_frames_are_held_out(trial_config):
+    trial = prepare(trial_config)
+    assert set(trial.dataset.episode[trial.frames.critical]) <= set(trial.split.val)
+    assert set(trial.dataset.episode[trial.frames.everywhere]) <= set(trial.split.val)
+
+
+def test_progress_rule(trial_config):
+    trial = prepare(trial_config)
+    found = critical_frames(trial_config, trial.dataset, trial.split.val)
+    assert found.rule == "progress"
+    assert trial.dataset.progress[found.rows].min() >= 0.6
+
+
+def test_gripper_rule_follows_named_dims(generic_root, cache_dir):
+    config = tiny_trial(
+        generic_root, cache_dir, data__gripper_dims=[0], data__val_fraction=0.5, eval__gripper_threshold=0.1
+    )
+    trial = prepare(config)
+    assert trial.frames.rule == "gripper"
+    rows = critical_frames(config, trial.dataset, trial.split.val).rows
+    opening = trial.dataset.state[:, 0]
+    threshold = 0.1 * (opening.max() - opening.min())
+    for row in rows:
+        episode = trial.dataset.rows_of((int(trial.dataset.episode[row]),))
+        near = episode[np.abs(episode - row) <= 5]
+        assert opening[near].max() - opening[near].min() > threshold
+
+
+def test_behavior_data_uses_its_annotations(eggs_root, cache_dir):
+    from smolvla_core.data.behavior import load_annotations, manipulation_spans
+
+    config = tiny_trial(eggs_root, cache_dir, state__preset="top32", eval__horizon_s=0.3)
+    trial = prepare(config)
+    assert evaluation_set(config, trial.dataset, trial.split).rule == "annotation"
+    spans = load_annotations(eggs_root)
+    for row in critical_frames(config, trial.dataset, trial.split.val).rows:
+        frame, episode = trial.dataset.frame[row], int(trial.dataset.episode[row])
+        assert any(span.start <= frame < span.stop for span in manipulation_spans(spans[episode]))

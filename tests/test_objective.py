@@ -1,0 +1,79 @@
+"""The objective's arithmetic, on numbers that can be checked by hand."""
+
+import numpy as np
+import pytest
+
+from smolvla_core.critical import moving
+from smolvla_core.errors import ConfigError
+from smolvla_core.objective import (
+    choose_frames,
+    energy_scores,
+    error_scale,
+    evaluation_noise,
+    frame_errors,
+    horizon_steps,
+)
+
+
+def test_frame_errors_by_hand():
+    predicted = np.zeros((1, 2, 2, 1), dtype=np.float32)
+    predicted[0, 1] = 4.0
+    actual = np.full((1, 2, 1), 2.0, dtype=np.float32)
+    no_pad = np.zeros((1, 2), dtype=bool)
+    assert frame_errors(predicted, actual, no_pad, np.array([2.0])) == pytest.approx([1.0])
+    assert frame_errors(predicted, actual, no_pad, np.array([1.0])) == pytest.approx([4.0])
+    assert frame_errors(predicted, actual, no_pad, np.array([1.0]), order=1) == pytest.approx([2.0])
+
+
+def test_padding_is_left_out():
+    predicted = np.zeros((1, 1, 3, 1), dtype=np.float32)
+    actual = np.array([[[1.0], [100.0], [100.0]]], dtype=np.float32)
+    pad = np.array([[False, True, True]])
+    assert frame_errors(predicted, actual, pad, np.array([1.0])) == pytest.approx([1.0])
+
+
+def test_near_constant_dims_are_floored():
+    assert error_scale(np.array([1.0, 2.0, 1e-9])) == pytest.approx([1.0, 2.0, 0.01])
+
+
+def test_energy_score_prefers_honest_spread_over_collapse():
+    rng = np.random.default_rng(0)
+    actual = rng.choice([-1.0, 1.0], size=(500, 1, 1)).astype(np.float32)
+    honest = rng.choice([-1.0, 1.0], size=(500, 8, 1, 1)).astype(np.float32)
+    collapsed = np.zeros((500, 8, 1, 1), dtype=np.float32)
+    pad, scale = np.zeros((500, 1), dtype=bool), np.ones(1)
+    assert energy_scores(honest, actual, pad, scale).mean() < energy_scores(collapsed, actual, pad, scale).mean()
+    assert frame_errors(collapsed, actual, pad, scale).mean() < frame_errors(honest, actual, pad, scale).mean()
+
+
+def test_energy_score_of_perfect_draws_is_zero():
+    actual = np.ones((2, 3, 4), dtype=np.float32)
+    assert energy_scores(
+        np.ones((2, 5, 3, 4), np.float32), actual, np.zeros((2, 3), bool), np.ones(4)
+    ) == pytest.approx(0)
+
+
+def test_evaluation_noise_is_fixed_and_cut():
+    assert np.array_equal(evaluation_noise(0, 5, 1, 50, 32)[:30], evaluation_noise(0, 5, 1, 30, 32))
+    assert not np.array_equal(evaluation_noise(0, 5, 1, 3, 2), evaluation_noise(0, 5, 2, 3, 2))
+    assert not np.array_equal(evaluation_noise(0, 5, 1, 3, 2), evaluation_noise(1, 5, 1, 3, 2))
+
+
+def test_chosen_frames_are_fixed():
+    rows = np.arange(1000)
+    assert np.array_equal(choose_frames(rows, 64, 0), choose_frames(rows, 64, 0))
+    assert len(np.unique(choose_frames(rows, 64, 0))) == 64
+    assert np.array_equal(choose_frames(rows[:10], 64, 0), rows[:10])
+
+
+def test_horizon():
+    assert horizon_steps(1.0, 30, 30) == 30
+    with pytest.raises(ConfigError, match=r"eval.horizon_s is 1 s, 30 steps at 30 Hz.*at most 0.667"):
+        horizon_steps(1.0, 30, 20)
+    with pytest.raises(ConfigError, match="at least|between 1 step"):
+        horizon_steps(0.001, 30, 20)
+
+
+def test_moving_dilates_by_the_window():
+    opening = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=np.float32)
+    assert moving(opening, 2, 0.5).tolist() == [False, False, True, True, True, True, False, False, False]

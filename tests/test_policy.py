@@ -1,0 +1,131 @@
+"""Policies: built tiny, loaded from a pretrained folder, and widened without a change."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from smolvla_core.config import TinyConfig
+from smolvla_core.errors import ConfigError
+from smolvla_core.policy import refuse_cut_instruction, widen_state, widened
+from smolvla_core.tiny_vlm import tiny_vlm_folder
+from smolvla_core.train import prepare
+from tests.core_fixtures import tiny_trial
+
+TASK_6 = (
+    "Take the three Easter eggs out of the wicker basket on the lawn in the garden, then place them on the lawn "
+    "next to a single tree (choose any tree) so that all three eggs are next to the same tree and none are left "
+    "in the basket."
+)
+
+
+def test_tiny_is_the_same_in_every_process(trial_config):
+    first, second = (prepare(trial_config).learner.policy.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_tiny_folder_is_reused(cache_dir):
+    folder = tiny_vlm_folder(TinyConfig(), str(cache_dir))
+    before = (folder / "config.json").stat().st_mtime_ns
+    assert tiny_vlm_folder(TinyConfig(), str(cache_dir)) == folder
+    assert (folder / "config.json").stat().st_mtime_ns == before
+    assert tiny_vlm_folder(TinyConfig(layers=2), str(cache_dir)) != folder
+
+
+def test_the_task_fits_64_tokens_and_not_48(trial_config):
+    config = prepare(trial_config).learner.policy.config
+    refuse_cut_instruction(config, TASK_6)
+    config.tokenizer_max_length = 48
+    with pytest.raises(ConfigError, match=r"policy.tokenizer_max_length is 48, the instruction has \d+ tokens"):
+        refuse_cut_instruction(config, TASK_6)
+
+
+def test_pretrained_keeps_its_weights_and_precisions(eggs_root, lookalike, cache_dir):
+    cameras = {f"camera{i + 1}": f"observation.images.rgb.{n}" for i, n in enumerate(("head", "left_wrist"))}
+    values = {"state__preset": "top32", "policy__pretrained": str(lookalike), "data__cameras": cameras}
+    learner = prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, **values)).learner
+    from safetensors.torch import load_file
+
+    stored = load_file(lookalike / "model.safetensors")
+    present = learner.policy.state_dict()
+    assert torch.equal(present["model.state_proj.weight"], stored["model.state_proj.weight"])
+    assert next(learner.policy.model.vlm_with_expert.vlm.parameters()).dtype == torch.bfloat16
+    assert next(learner.policy.model.vlm_with_expert.lm_expert.parameters()).dtype == torch.float32
+    assert list(learner.policy.config.image_features) == [
+        "observation.images.camera1",
+        "observation.images.camera2",
+    ]
+    assert learner.policy.config.chunk_size == 10
+    assert learner.policy.config.n_action_steps == 10
+
+
+@pytest.mark.parametrize(
+    ("cameras", "message"),
+    [
+        ({}, r"expects camera1, camera2, camera3.*map them, e.g. data.cameras: \{'camera1'"),
+        ({"camera9": "observation.images.rgb.head"}, "has no camera 'camera9'"),
+        ({"camera1": "observation.images.rgb.haed"}, "did you mean 'observation.images.rgb.head'"),
+        (
+            {"camera1": "observation.images.rgb.head", "camera2": "observation.images.rgb.head"},
+            "name the same dataset key",
+        ),
+    ],
+)
+def test_cameras_are_mapped_by_name_and_checked(eggs_root, lookalike, cache_dir, cameras, message):
+    values = {"state__preset": "top32", "policy__pretrained": str(lookalike), "data__cameras": cameras}
+    with pytest.raises(ConfigError, match=message):
+        prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, **values))
+
+
+def test_camera_order_is_the_policys(eggs_root, lookalike, cache_dir):
+    cameras = {"camera2": "observation.images.rgb.head", "camera1": "observation.images.rgb.left_wrist"}
+    values = {"state__preset": "top32", "policy__pretrained": str(lookalike), "data__cameras": cameras}
+    views = prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, **values)).learner.interface.cameras
+    assert [view.policy_key[-1] for view in views] == ["1", "2"]
+
+
+def test_weights_that_are_missing_are_refused(eggs_root, lookalike, cache_dir, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(lookalike, tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.action_out_proj.weight"]
+    save_file(weights, folder / "model.safetensors")
+    cameras = {"camera1": "observation.images.rgb.head"}
+    values = {"state__preset": "top32", "policy__pretrained": str(folder), "data__cameras": cameras}
+    with pytest.raises(ConfigError, match="lacks 'model.action_out_proj.weight'"):
+        prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, **values))
+
+
+def test_another_kind_of_policy_is_refused(generic_root, cache_dir, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"type": "act"}))
+    with pytest.raises(ConfigError, match="is a 'act' policy; a 'smolvla' one is needed"):
+        prepare(tiny_trial(generic_root, cache_dir, policy__pretrained=str(tmp_path)))
+
+
+def test_widening_changes_no_output(trial_config):
+    trial = prepare(trial_config)
+    batch = trial.maker.training(trial.stream, 0, 4)
+    before = trial.learner.per_sample_losses(batch)
+    widen_state(trial.learner.policy, 224)
+    after = trial.learner.per_sample_losses(batch)
+    assert trial.learner.policy.model.state_proj.in_features == 224
+    assert torch.allclose(before, after, rtol=1e-6, atol=1e-6)
+
+
+def test_widened_columns_go_where_they_are_sent():
+    linear = torch.nn.Linear(3, 2)
+    wide = widened(linear, 8, (5, 0))
+    assert torch.equal(wide.weight[:, [5, 0]], linear.weight[:, :2])
+    assert wide.weight[:, [1, 2, 3, 4, 6, 7]].count_nonzero() == 0
+    assert torch.equal(wide.bias, linear.bias)
+
+
+def test_standard217_trains_after_widening(eggs_root, cache_dir):
+    values = {"state__preset": "standard217", "policy__max_state_dim": 224, "eval__horizon_s": 0.3}
+    trial = prepare(tiny_trial(eggs_root, cache_dir, **values))
+    stats = trial.learner.step(trial.maker.training(trial.stream, 0, 4), lr=1e-4)
+    assert stats.grad_norm > 0
+    with pytest.raises(ConfigError, match="set policy.max_state_dim to 224"):
+        prepare(tiny_trial(eggs_root, cache_dir, state__preset="standard217", eval__horizon_s=0.3))

@@ -1,0 +1,66 @@
+"""Sample i is the same whatever the batch, and a curriculum changes only the pool."""
+
+import numpy as np
+import pytest
+
+from smolvla_core.config import CurriculumConfig
+from smolvla_core.data.sampler import SampleStream, Stage, curriculum_stages
+
+ROWS = np.arange(100, 150)
+
+
+def stream(seed=0, rows=ROWS):
+    return SampleStream((Stage(0, rows),), seed)
+
+
+def test_the_stream_does_not_know_the_batch_size():
+    whole = stream().rows(0, 96)
+    parts = np.concatenate([stream().rows(first, 8) for first in range(0, 96, 8)])
+    assert np.array_equal(whole, parts)
+
+
+def test_an_epoch_visits_every_row_once():
+    rows = stream().rows(0, 150)
+    for epoch in range(3):
+        assert sorted(rows[epoch * 50 : (epoch + 1) * 50]) == ROWS.tolist()
+    assert not np.array_equal(rows[:50], rows[50:100])
+
+
+def test_seeds_differ():
+    assert not np.array_equal(stream(0).rows(0, 50), stream(1).rows(0, 50))
+
+
+def test_noise_of_a_short_chunk_is_the_beginning_of_a_long_one():
+    long_noise, long_time = stream().flow(7, 3, steps=50, dims=32)
+    short_noise, short_time = stream().flow(7, 3, steps=30, dims=32)
+    assert np.array_equal(long_noise[:, :30], short_noise)
+    assert np.array_equal(long_time, short_time)
+
+
+def test_noise_and_time_belong_to_the_sample():
+    noise, time = stream().flow(0, 10, 5, 4)
+    later_noise, later_time = stream().flow(6, 4, 5, 4)
+    assert np.array_equal(noise[6:], later_noise)
+    assert np.array_equal(time[6:], later_time)
+
+
+def test_time_is_distributed_as_upstream():
+    _, time = stream().flow(0, 4000, 1, 1)
+    assert time.min() >= 0.001
+    assert time.max() <= 1.0
+    assert time.mean() == pytest.approx(0.6 * 0.999 + 0.001, abs=0.01)  # Beta(1.5, 1) has mean 0.6
+
+
+def test_second_half():
+    progress = np.linspace(0, 1, 50, endpoint=False, dtype=np.float32)
+    stages = curriculum_stages(CurriculumConfig(scheme="second_half"), ROWS, progress, samples=400)
+    curriculum = SampleStream(stages, seed=0)
+    assert curriculum.rows(0, 200).min() < 125
+    assert curriculum.rows(200, 200).min() >= 125
+    assert sorted(curriculum.rows(200, 25)) == ROWS[25:].tolist()
+
+
+def test_jitter_is_bounded_and_belongs_to_the_sample():
+    draws = stream().jitter(0, 200, 6)
+    assert np.abs(draws).max() <= 1
+    assert np.array_equal(stream().jitter(5, 1, 6)[0], draws[5])
