@@ -1,0 +1,52 @@
+# Every target sets the project up first if that is needed.
+#   make demo                 a small search end to end on synthetic data
+#   make test ARGS='-k state' some of the tests
+#   make mlflow PORT=5001     look at the results
+.POSIX:
+.SUFFIXES:
+.PHONY: setup demo test lint types mlflow clean
+
+READY = .venv/.ready
+RUN = .venv/bin/python
+DEMO = runs/demo_data
+PORT = 5000
+ARGS =
+
+setup: $(READY)
+	@:
+
+$(READY): pyproject.toml constraints.txt bootstrap.sh
+	@sh bootstrap.sh
+
+# Written in the layout of BEHAVIOR's 2025 challenge, then imported as the real data is.
+$(DEMO)/raw.done: $(READY)
+	@rm -rf $(DEMO)/raw $(DEMO)/lerobot
+	@mkdir -p $(DEMO)
+	$(RUN) -m smolvla_core.data.synthetic $(DEMO)/raw
+	@touch $@
+
+$(DEMO)/lerobot.done: $(DEMO)/raw.done
+	$(RUN) -m smolvla_core.data.behavior $(DEMO)/raw --task 6 --out $(DEMO)/lerobot
+	@touch $@
+
+demo: $(DEMO)/lerobot.done
+	HF_HUB_OFFLINE=1 $(RUN) -m tune.run search_spaces/demo.yaml $(ARGS)
+
+test: $(READY)
+	$(RUN) -m pytest -q $(ARGS)
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	.venv/bin/lint-imports
+
+types: $(READY)
+	$(RUN) -m mypy
+
+mlflow: $(READY)
+	@mkdir -p runs
+	$(RUN) -m mlflow server --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
