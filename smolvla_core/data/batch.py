@@ -26,6 +26,8 @@ class Batch:
 
     rows: Tensor
     """(B,) row numbers of the dataset."""
+    step_rows: Tensor
+    """(B, T) row of each action of the chunk; the episode's last row past its end."""
     tasks: tuple[str, ...]
     """B instructions."""
     images: tuple[Tensor, ...]
@@ -97,13 +99,14 @@ class BatchMaker:
         noise: NDArray[np.float32],
         time: NDArray[np.float32],
     ) -> Batch:
-        action, is_pad = self.dataset.action_chunks(rows, self.chunk_size)
+        step_rows, is_pad = self.dataset.chunk_rows(rows, self.chunk_size)
         return Batch(
             rows=torch.from_numpy(rows),
+            step_rows=torch.from_numpy(step_rows),
             tasks=tuple(self.dataset.task[episode] for episode in self.dataset.episode[rows]),
             images=tuple(camera.frames(rows) for camera in self.cameras),
             state=torch.from_numpy(raw_state[:, list(self.interface.selection.indices)]),
-            action=torch.from_numpy(action),
+            action=torch.from_numpy(self.dataset.action[step_rows]),
             is_pad=torch.from_numpy(is_pad),
             noise=torch.from_numpy(noise),
             time=torch.from_numpy(time),

@@ -110,15 +110,15 @@ class Dataset:
         parts = [np.arange(self.starts[e], self.starts[e] + self.lengths[e]) for e in episodes]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
-    def action_chunks(self, rows: NDArray[np.int64], steps: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The next ``steps`` actions of each row, and which of them lie past the episode's end.
+    def chunk_rows(self, rows: NDArray[np.int64], steps: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The next ``steps`` rows from each row, and which of them lie past the episode's end.
 
         Returns:
-            actions (B, T, A), the last action repeated past the end; is_pad (B, T).
+            rows (B, T), the episode's last row repeated past its end; is_pad (B, T).
         """
         offsets = rows[:, None] + np.arange(steps)[None, :]
         last = (self.starts + self.lengths - 1)[self.episode[rows]][:, None]
-        return self.action[np.minimum(offsets, last)], offsets > last
+        return np.minimum(offsets, last), offsets > last
 
 
 def open_dataset(config: DataConfig) -> Dataset:

@@ -13,34 +13,76 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.config import CurriculumConfig
+from smolvla_core.errors import ConfigError
 
-_ORDER, _FLOW, _JITTER = 0, 1, 2  # streams of random numbers, independent by their key
+_ORDER, _FLOW, _JITTER, _STAGE = 0, 1, 2, 3  # streams of random numbers, independent by their key
 
 # lerobot.policies.smolvla.modeling_smolvla.VLAFlowMatching.sample_time
 TIME_ALPHA, TIME_BETA, TIME_SCALE, TIME_OFFSET = 1.5, 1.0, 0.999, 0.001
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stretch of the stream that draws from one pool of rows."""
+class Curriculum:
+    """Which rows are drawn from, as the budget is spent.
 
-    first_sample: int
+    Before ``first_late`` samples every draw is from all ``rows``; from ``only_late`` on every draw
+    is from ``late``; between them the share of late draws grows linearly.
+    """
+
     rows: NDArray[np.int64]
+    late: NDArray[np.int64]
+    first_late: int
+    only_late: int
+
+    @classmethod
+    def none(cls, rows: NDArray[np.int64]) -> "Curriculum":
+        """Every draw is from ``rows``."""
+        never = np.iinfo(np.int64).max
+        return cls(rows, rows[:0], int(never), int(never))
+
+    def late_share(self, sample: int) -> float:
+        """Share of draws from ``late`` at a sample."""
+        if sample < self.first_late:
+            return 0.0
+        if sample >= self.only_late:
+            return 1.0
+        return (sample - self.first_late) / (self.only_late - self.first_late)
+
+
+def plan_curriculum(
+    config: CurriculumConfig, rows: NDArray[np.int64], progress: NDArray[np.float32], samples: int
+) -> Curriculum:
+    """The rows a curriculum draws from, and when.
+
+    Args:
+        config: the scheme, its share, start and ramp.
+        rows: training rows (n,).
+        progress: of those rows (n,), within their episodes.
+        samples: the run's whole budget; the curriculum spans it, whatever the rung.
+
+    Raises:
+        ConfigError: no row is late enough.
+    """
+    if config.scheme == "none":
+        return Curriculum.none(rows)
+    late = rows[progress >= config.start]
+    if not len(late):
+        raise ConfigError(f"curriculum.start is {config.start}, no training frame has such progress; lower it")
+    return Curriculum(rows, late, round(config.share * samples), round((config.share + config.ramp) * samples))
 
 
 class SampleStream:
     """The training samples of a run.
 
     Args:
-        stages: ascending by ``first_sample``, which starts at 0; rows are shuffled once an epoch.
+        curriculum: which rows are drawn from; each pool is shuffled once an epoch.
         seed: of the order, the noise, the times and the jitter.
     """
 
-    def __init__(self, stages: tuple[Stage, ...], seed: int):
-        assert stages[0].first_sample == 0
-        self.stages, self.seed = stages, seed
+    def __init__(self, curriculum: Curriculum, seed: int):
+        self.curriculum, self.seed = curriculum, seed
         # an epoch's order is needed for many consecutive samples
-        self._order = lru_cache(maxsize=2)(self._draw_order)
+        self._order = lru_cache(maxsize=4)(self._draw_order)
 
     def rows(self, first: int, count: int) -> NDArray[np.int64]:
         """Rows of samples ``first .. first + count``, shape (count,)."""
@@ -67,33 +109,19 @@ class SampleStream:
         return np.asarray(draws, dtype=np.float32)
 
     def _row(self, sample: int) -> int:
-        stage = max(i for i, s in enumerate(self.stages) if s.first_sample <= sample)
-        rows = self.stages[stage].rows
-        epoch, position = divmod(sample - self.stages[stage].first_sample, len(rows))
-        return int(rows[self._order(stage, epoch)[position]])
+        share = self.curriculum.late_share(sample)
+        late = share == 1.0 or (share > 0.0 and keyed_generator(self.seed, _STAGE, sample).random() < share)
+        pool = self.curriculum.late if late else self.curriculum.rows
+        # each pool counts from where its stage begins, so that its first epoch is whole
+        position = sample - self.curriculum.first_late if late else sample
+        epoch, place = divmod(position, len(pool))
+        return int(pool[self._order(late, epoch)[place]])
 
-    def _draw_order(self, stage: int, epoch: int) -> NDArray[np.int64]:
-        return keyed_generator(self.seed, _ORDER, stage, epoch).permutation(len(self.stages[stage].rows))
+    def _draw_order(self, late: bool, epoch: int) -> NDArray[np.int64]:
+        pool = self.curriculum.late if late else self.curriculum.rows
+        return keyed_generator(self.seed, _ORDER, int(late), epoch).permutation(len(pool))
 
 
 def keyed_generator(*key: int) -> np.random.Generator:
     """A generator that is a pure function of its key of non-negative integers."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-
-
-def curriculum_stages(
-    config: CurriculumConfig, rows: NDArray[np.int64], progress: NDArray[np.float32], samples: int
-) -> tuple[Stage, ...]:
-    """The pools a curriculum draws from.
-
-    Args:
-        config: the scheme, its share and its start.
-        rows: training rows (n,).
-        progress: of those rows (n,), within their episodes.
-        samples: the run's whole budget; the curriculum spans it, whatever the rung.
-    """
-    everything = Stage(0, rows)
-    if config.scheme == "none":
-        return (everything,)
-    late = rows[progress >= config.start]
-    return (everything, Stage(round(config.share * samples), late))
