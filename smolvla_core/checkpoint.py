@@ -126,7 +126,7 @@ def export_policy(state_folder: Path, out: Path) -> None:
     config = TrialConfig.from_dict(document["config"])
     # exporting needs the weights alone; where they are computed does not matter
     config = config.with_values({"runtime.device": "cpu"})
-    learner = Learner(config, interface, progress=np.zeros(1, dtype=np.float32))
+    learner = Learner(config, interface, weights=np.ones(1, dtype=np.float32))
     load_state(learner, state_folder)
     learner.swap_ema()
 

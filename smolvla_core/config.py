@@ -84,12 +84,30 @@ class StateConfig(Section):
         return self
 
 
+class SegmentConfig(Section):
+    """What counts as a segment of gripper motion; see ``smolvla_core.segments``."""
+
+    threshold_m: float = Field(default=0.02, gt=0)
+    """Least change of a gripper's opening (the sum of its joints) that counts as motion."""
+    window_s: float = Field(default=0.5, gt=0)
+    """The time within which it must change that much."""
+    merge_s: float = Field(default=0.5, ge=0)
+    """Gaps up to this long between two segments are filled."""
+    dilate_s: float = Field(default=0.25, ge=0)
+    """Each segment is longer by this much at both ends."""
+
+
 class WeightingConfig(Section):
     """Per-sample loss weights; see ``smolvla_core.weights``."""
 
-    scheme: Literal["uniform", "temporal"] = "temporal"
+    scheme: Literal["uniform", "temporal", "segment", "annotation"] = "temporal"
     alpha: float = Field(default=0.0, ge=0)
     """Temporal: weight = 1 + alpha * progress**2. 0 is exactly the unweighted loss."""
+    factor: float = Field(default=3.0, gt=0)
+    """Segment and annotation: weight of the frames inside; 1 outside."""
+    segment: SegmentConfig = SegmentConfig()
+    per_step: bool = False
+    """Weight every future action of the chunk by its own frame, not all by the chunk's first."""
     normalize: bool = False
     """Divide by the sum of the batch's weights in place of the batch size."""
 
@@ -102,6 +120,17 @@ class CurriculumConfig(Section):
     """Share of the sample budget drawn from full episodes before the late stage begins."""
     start: float = Field(default=0.5, gt=0, lt=1)
     """The late stage draws only frames with progress >= start."""
+    ramp: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the budget over which the late stage takes over gradually. 0: at once."""
+
+    @model_validator(mode="after")
+    def _ends_within_the_budget(self) -> Self:
+        if self.scheme != "none" and self.share + self.ramp > 1:
+            raise ValueError(
+                f"curriculum.share + curriculum.ramp is {self.share + self.ramp:g}; "
+                "it cannot exceed 1, the whole budget"
+            )
+        return self
 
 
 class AugmentConfig(Section):
@@ -169,7 +198,7 @@ class OptimConfig(Section):
     lr: float = Field(default=1e-4, gt=0)
     lr_scaling: Literal["none", "sqrt"] = "none"
     """lr at batch B = lr * (B / 8) ** (0 or 1/2)."""
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
     final_lr: float = Field(default=1e-6, ge=0)
     warmup_samples: int = Field(default=0, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
@@ -199,7 +228,7 @@ class OptimConfig(Section):
             raise ValueError(
                 f"optim.warmup_samples is {self.warmup_samples}; it must be below optim.samples ({self.samples})"
             )
-        if self.schedule == "cosine" and self.final_lr > self.peak_lr:
+        if self.schedule != "constant" and self.final_lr > self.peak_lr:
             raise ValueError(
                 f"optim.final_lr is {self.final_lr:g}; it cannot exceed the peak learning rate ({self.peak_lr:g})"
             )

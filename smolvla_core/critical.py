@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.config import TrialConfig
-from smolvla_core.data.behavior import load_annotations, manipulation_spans
+from smolvla_core.data.annotations import load_annotations, manipulation_spans
 from smolvla_core.data.dataset import Dataset
 from smolvla_core.errors import ConfigError, DataError
-from smolvla_core.state import GRIPPER_KEYS, key_dims, release_of
+from smolvla_core.segments import gripper_openings, moving
 
 
 @dataclass(frozen=True)
@@ -43,59 +43,36 @@ def critical_frames(config: TrialConfig, dataset: Dataset, episodes: Sequence[in
     raise DataError(f"{dataset.root}: no validation frame is critical by rule '{rule}'; set eval.critical to progress")
 
 
-def gripper_dims(config: TrialConfig, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
-    """Raw state dims of each gripper: R1Pro's by name, else ``data.gripper_dims``, one by one.
-
-    Raises:
-        ConfigError: a dim outside the state.
-    """
-    width = dataset.state.shape[1]
-    if config.data.gripper_dims:
-        if max(config.data.gripper_dims) >= width or min(config.data.gripper_dims) < 0:
-            raise ConfigError(f"data.gripper_dims: {config.data.gripper_dims} leave the state's 0..{width - 1}")
-        return tuple((dim,) for dim in config.data.gripper_dims)
-    release = release_of(width, dataset.robot_type)
-    return tuple(key_dims((key,), release) for key in GRIPPER_KEYS) if release else ()
-
-
-def moving(opening: NDArray[np.float32], window: int, threshold: float) -> NDArray[np.bool_]:
-    """Frames within ``window`` frames of a motion.
-
-    Args:
-        opening: a gripper's opening over an episode (n,).
-        window: frames to either side, at least 1.
-        threshold: the least change of the opening, over the window, that counts as motion.
-    """
-    padded = np.pad(opening, window, mode="edge")
-    views = np.lib.stride_tricks.sliding_window_view(padded, 2 * window + 1)
-    return (views.max(axis=1) - views.min(axis=1)) > threshold
-
-
-def _annotated(config: TrialConfig, dataset: Dataset, episodes: Sequence[int]) -> NDArray[np.int64] | None:
+def annotated_frames(dataset: Dataset) -> NDArray[np.bool_] | None:
+    """Frames inside annotated picks and places, shape (N,); None where there are no annotations."""
     annotations = load_annotations(dataset.root)
     if annotations is None:
         return None
-    parts = [np.empty(0, dtype=np.int64)]
-    for episode in episodes:
-        length = int(dataset.lengths[episode])
-        inside = np.zeros(length, dtype=bool)
+    inside = np.zeros(len(dataset.frame), dtype=bool)
+    for episode, start in enumerate(dataset.starts):
         for span in manipulation_spans(annotations.get(episode, [])):
-            inside[span.start : span.stop] = True
-        parts.append(dataset.starts[episode] + np.flatnonzero(inside))
-    return np.concatenate(parts)
+            inside[start + span.start : start + min(span.stop, int(dataset.lengths[episode]))] = True
+    return inside
+
+
+def _annotated(config: TrialConfig, dataset: Dataset, episodes: Sequence[int]) -> NDArray[np.int64] | None:
+    inside = annotated_frames(dataset)
+    if inside is None:
+        return None
+    rows = dataset.rows_of(tuple(episodes))
+    return rows[inside[rows]]
 
 
 def _near_gripper_motion(config: TrialConfig, dataset: Dataset, episodes: Sequence[int]) -> NDArray[np.int64] | None:
-    grippers = gripper_dims(config, dataset)
-    if not grippers:
+    openings = gripper_openings(config, dataset)
+    if not openings.shape[1]:
         return None
-    window = max(1, round(config.eval.gripper_window_s * dataset.fps))
-    openings = np.stack([dataset.state[:, list(dims)].sum(axis=1) for dims in grippers], axis=1)
-    thresholds = config.eval.gripper_threshold * (openings.max(axis=0) - openings.min(axis=0))
+    reach = max(1, round(config.eval.gripper_window_s * dataset.fps))
+    thresholds = config.eval.gripper_threshold * np.ptp(openings, axis=0)
     parts = [np.empty(0, dtype=np.int64)]
     for episode in episodes:
         rows = dataset.rows_of((episode,))
-        near = [moving(openings[rows, g], window, max(thresholds[g], 1e-6)) for g in range(len(grippers))]
+        near = [moving(openings[rows, g], reach, max(thresholds[g], 1e-6)) for g in range(openings.shape[1])]
         parts.append(rows[np.logical_or.reduce(near)])
     return np.concatenate(parts)
 

@@ -87,7 +87,8 @@ def evaluate(learner: Learner, maker: BatchMaker, frames: EvaluationSet) -> dict
     finally:
         learner.policy.train()
         learner.swap_ema()
-    actual, is_pad = dataset.action_chunks(rows, steps)
+    step_rows, is_pad = dataset.chunk_rows(rows, steps)
+    actual = dataset.action[step_rows]
     squared = frame_errors(predicted, actual, is_pad, scale)
     absolute = frame_errors(predicted, actual, is_pad, scale, order=1)
     energy = energy_scores(predicted, actual, is_pad, scale)
@@ -120,19 +121,11 @@ def _predict(
         inputs = to_lerobot(batch, learner.interface, learner.processors, learner.device)
         with learner.autocast():
             chunk = learner.policy.predict_action_chunk(dict(inputs), noise=batch.noise.to(learner.device))
-            flow = learner.policy.model.forward(
-                *learner.policy.prepare_images(inputs),
-                inputs["observation.language.tokens"],
-                inputs["observation.language.attention_mask"],
-                learner.policy.prepare_state(inputs),
-                learner.policy.prepare_action(inputs),
-                batch.noise.to(learner.device),
-                batch.time.to(learner.device),
-            )
+            flow = learner.flow_errors(inputs, batch)
         raw = learner.processors.post(chunk[:, :steps].float())
         predictions.append(raw.numpy().reshape(-1, draws, steps, learner.interface.action_width))
         valid = (~batch.is_pad[:, :steps]).float()
-        errors = flow[:, :steps, : learner.interface.action_width].float().cpu().mean(dim=2)
+        errors = flow[:, :steps].float().cpu().mean(dim=2)
         per_draw = (errors * valid).sum(dim=1) / valid.sum(dim=1)
         losses.append(per_draw.reshape(-1, draws).mean(dim=1).double().numpy())
     return np.concatenate(predictions), np.concatenate(losses)

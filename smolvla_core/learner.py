@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor, nn
 
 from smolvla_core.config import RuntimeConfig, TrialConfig
@@ -13,7 +12,7 @@ from smolvla_core.data.batch import Batch, to_lerobot
 from smolvla_core.errors import ConfigError, DivergedError
 from smolvla_core.interface import Interface
 from smolvla_core.policy import build_policy, make_processors, training_stats
-from smolvla_core.weights import ProgressWeighter, loss_denominator, weighted_loss
+from smolvla_core.weights import FrameWeighter, FrameWeights, loss_denominator, per_sample_losses
 
 
 @dataclass(frozen=True)
@@ -31,19 +30,19 @@ class Learner:
     Args:
         config: the trial.
         interface: what the policy sees and does.
-        progress: of every row of the dataset, (N,), for the weights.
+        weights: of the loss at every frame of the dataset, (N,).
 
     Raises:
         ConfigError: the policy cannot be built, or the device does not exist.
     """
 
-    def __init__(self, config: TrialConfig, interface: Interface, progress: NDArray[np.float32]):
+    def __init__(self, config: TrialConfig, interface: Interface, weights: FrameWeights):
         self.config, self.interface = config, interface
         self.device = pick_device(config.runtime)
         self.precision = pick_precision(config.runtime, self.device)
         self.policy = build_policy(config, interface, self.device)
         self.processors = make_processors(self.policy.config, interface, training_stats(interface))
-        self.weighter = ProgressWeighter(config.weighting, progress)
+        self.weighter = FrameWeighter(weights)
         self.trained: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in self.policy.named_parameters() if parameter.requires_grad
         }
@@ -69,15 +68,15 @@ class Learner:
             DivergedError: the loss or a gradient is not finite; nothing was updated.
         """
         size = self.config.optim.micro_batch or len(batch)
-        weights, _ = self.weighter.compute_batch_weights({"index": batch.rows})
-        denominator = loss_denominator(weights, self.config.weighting.normalize)
+        rows = batch.step_rows if self.config.weighting.per_step else batch.rows[:, None]
+        weights, _ = self.weighter.compute_batch_weights({"index": rows})
+        denominator = loss_denominator(weights, batch.is_pad, self.config.weighting.normalize)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for start in range(0, len(batch), size):
-            part = batch.slice(start, start + size)
-            loss = weighted_loss(
-                self.per_sample_losses(part), weights[start : start + size].to(self.device), denominator
-            )
+            stop = start + size
+            losses = self.per_sample_losses(batch.slice(start, stop), weights[start:stop])
+            loss = losses.sum() / denominator
             self._refuse_non_finite(loss, "loss")
             loss.backward()
             total += loss.item()
@@ -91,14 +90,26 @@ class Learner:
         self.samples_seen += len(batch)
         return StepStats(total, norm.item(), lr)
 
-    def per_sample_losses(self, batch: Batch) -> Tensor:
-        """Flow-matching losses (B,), each a mean over the valid action entries of its sample."""
+    def per_sample_losses(self, batch: Batch, step_weights: Tensor) -> Tensor:
+        """Weighted flow-matching losses (B,); see :func:`smolvla_core.weights.per_sample_losses`."""
         inputs = to_lerobot(batch, self.interface, self.processors, self.device)
         with self.autocast():
-            losses, _ = self.policy.forward(
-                inputs, noise=batch.noise.to(self.device), time=batch.time.to(self.device), reduction="none"
-            )
-        return losses
+            errors = self.flow_errors(inputs, batch)
+        return per_sample_losses(errors, batch.is_pad.to(self.device), step_weights.to(self.device))
+
+    def flow_errors(self, inputs: dict[str, Any], batch: Batch) -> Tensor:
+        """Squared errors of the predicted velocity (B, T, A), as ``SmolVLAPolicy.forward`` has them."""
+        policy = self.policy
+        errors = policy.model.forward(
+            *policy.prepare_images(inputs),
+            inputs[OBS_LANGUAGE_TOKENS],
+            inputs[OBS_LANGUAGE_ATTENTION_MASK],
+            policy.prepare_state(inputs),
+            policy.prepare_action(inputs),
+            batch.noise.to(self.device),
+            batch.time.to(self.device),
+        )
+        return errors[:, :, : self.interface.action_width]
 
     def autocast(self) -> Any:
         """Mixed precision where it is on."""

@@ -1,7 +1,7 @@
 """Build, load and widen SmolVLA policies. The only module that imports lerobot's SmolVLA."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
@@ -16,7 +17,8 @@ from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 from lerobot.processor import RenameObservationsProcessorStep, TokenizerProcessorStep
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_model
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
@@ -195,12 +197,28 @@ def _load_pretrained(config: PolicyConfig, interface: Interface) -> SmolVLAPolic
     if local.is_dir():  # a checkpoint of ours that was moved still carries its VLM
         smolvla.vlm_model_name = str(local)
     try:
+        weights = _weights_file(config.pretrained)
         with redirect_stdout(io.StringIO()):
-            policy = SmolVLAPolicy.from_pretrained(config.pretrained, config=smolvla)
-    except (OSError, RuntimeError, HfHubHTTPError) as error:
+            policy = SmolVLAPolicy(smolvla)
+        train_in_fp32(policy)
+        missing, _ = load_model(policy, weights, strict=False)
+    except (OSError, RuntimeError, SafetensorError, HfHubHTTPError) as error:
         raise ConfigError(f"policy.pretrained: {config.pretrained} cannot be loaded: {_first_line(error)}") from error
-    _refuse_missing_weights(policy, config.pretrained)
+    _refuse_missing_weights(policy, missing, config.pretrained)
     return policy
+
+
+def train_in_fp32(policy: SmolVLAPolicy) -> None:
+    """Hold what is trained in fp32, in place; a frozen VLM keeps the precision it was loaded in.
+
+    lerobot builds the expert in the VLM's precision. In bf16 a weight of 0.02 moves in steps of
+    8e-5, so the small updates of a late learning rate would be lost without a word.
+    """
+    frozen = policy.model.vlm_with_expert.vlm if policy.config.train_expert_only else None
+    kept = set(frozen.parameters()) if frozen is not None else set()
+    for parameter in policy.parameters():
+        if parameter not in kept:
+            parameter.data = parameter.data.float()
 
 
 def _shared_settings(config: PolicyConfig, interface: Interface) -> dict[str, Any]:
@@ -232,16 +250,17 @@ def _pretrained_config(name: str) -> SmolVLAConfig:
     return config
 
 
-def _refuse_missing_weights(policy: SmolVLAPolicy, name: str) -> None:
+def _weights_file(name: str) -> Path:
     file = Path(name) / WEIGHTS_FILE
-    if not file.is_file():
-        return  # fetched from the hub; lerobot logs what it missed
-    with safe_open(file, framework="pt") as weights:
-        stored = set(weights.keys())
-    missing = [key for key, value in policy.named_parameters() if value.requires_grad and key not in stored]
-    if missing:
+    return file if Path(name).is_dir() else Path(hf_hub_download(name, WEIGHTS_FILE))
+
+
+def _refuse_missing_weights(policy: SmolVLAPolicy, missing: Iterable[str], name: str) -> None:
+    trained = {key for key, value in policy.named_parameters() if value.requires_grad}
+    lacking = sorted(trained & set(missing))
+    if lacking:
         raise ConfigError(
-            f"policy.pretrained: {file} lacks '{missing[0]}' and {len(missing) - 1} more weights that would be trained"
+            f"policy.pretrained: {name} lacks '{lacking[0]}' and {len(lacking) - 1} more weights that would be trained"
         )
 
 

@@ -19,7 +19,7 @@ from smolvla_core.checkpoint import export_policy, load_state, read_state, save_
 from smolvla_core.config import TrialConfig, load_config
 from smolvla_core.data.batch import BatchMaker
 from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
-from smolvla_core.data.sampler import SampleStream, curriculum_stages
+from smolvla_core.data.sampler import SampleStream, plan_curriculum
 from smolvla_core.errors import DataError, DivergedError, UserError
 from smolvla_core.evaluate import EvaluationSet, evaluate, evaluation_set
 from smolvla_core.interface import resolve_interface
@@ -27,6 +27,7 @@ from smolvla_core.learner import Learner, StepStats
 from smolvla_core.objective import horizon_steps
 from smolvla_core.policy import expected_cameras
 from smolvla_core.schedule import learning_rate
+from smolvla_core.weights import frame_weights
 
 Save = Callable[[Path], None]
 
@@ -77,10 +78,8 @@ def prepare(config: TrialConfig) -> Trial:
     jittered = jittered_dims(config.augment, interface.selection)
     frames = evaluation_set(config, dataset, split)
     rows = dataset.rows_of(split.train)
-    stages = curriculum_stages(config.curriculum, rows, dataset.progress[rows], config.optim.samples)
-    if any(len(stage.rows) == 0 for stage in stages):
-        raise DataError(f"curriculum.start: no training frame has progress >= {config.curriculum.start}; lower it")
-    learner = Learner(config, interface, dataset.progress)
+    curriculum = plan_curriculum(config.curriculum, rows, dataset.progress[rows], config.optim.samples)
+    learner = Learner(config, interface, frame_weights(config, dataset))
     maker = BatchMaker(
         dataset,
         interface,
@@ -89,7 +88,7 @@ def prepare(config: TrialConfig) -> Trial:
         jittered,
         config.augment.gripper_jitter_m,
     )
-    return Trial(dataset, split, learner, maker, SampleStream(stages, config.runtime.seed), frames)
+    return Trial(dataset, split, learner, maker, SampleStream(curriculum, config.runtime.seed), frames)
 
 
 def train(

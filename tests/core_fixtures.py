@@ -30,7 +30,6 @@ def lookalike(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path
 def eggs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The synthetic BEHAVIOR task, imported as the real one would be."""
     from smolvla_core.data.behavior import import_behavior
-
     from smolvla_core.data.synthetic import write_synthetic
 
     folder = tmp_path_factory.mktemp("eggs")

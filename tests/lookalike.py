@@ -34,6 +34,10 @@ def write_lookalike(folder: Path, cache_dir: Path) -> Path:
         device="cpu",
     )
     policy = SmolVLAPolicy(config)
+    # fp32 values that bf16 cannot hold, so that a loader that rounds them is found out
+    trained = [p for name, p in policy.named_parameters() if "vlm_with_expert.vlm." not in name]
+    for parameter in trained:
+        parameter.data = parameter.data.float() * 1.0001
     policy.save_pretrained(folder)
     stats = {key: {"mean": torch.zeros(6), "std": torch.ones(6)} for key in ("observation.state", "action")}
     for processor in make_smolvla_pre_post_processors(config, stats):

@@ -56,12 +56,11 @@ def test_moments_by_hand():
     assert moments.take((1,)).max.tolist() == [5.0]
 
 
-def test_action_chunks_stop_at_the_episode(generic_root, cache_dir):
+def test_chunks_stop_at_the_episode(generic_root, cache_dir):
     dataset = open_dataset(config(generic_root, cache_dir))
-    actions, is_pad = dataset.action_chunks(np.array([20, 22]), 4)
+    rows, is_pad = dataset.chunk_rows(np.array([20, 22]), 4)
+    assert rows.tolist() == [[20, 21, 22, 23], [22, 23, 23, 23]]
     assert is_pad.tolist() == [[False] * 4, [False, False, True, True]]
-    assert np.array_equal(actions[0], dataset.action[20:24])
-    assert np.array_equal(actions[1, 2], dataset.action[23])
 
 
 def test_pictures_are_the_recorded_ones(generic_root, cache_dir):

@@ -103,7 +103,7 @@ def test_gripper_rule_follows_named_dims(generic_root, cache_dir):
 
 
 def test_behavior_data_uses_its_annotations(eggs_root, cache_dir):
-    from smolvla_core.data.behavior import load_annotations, manipulation_spans
+    from smolvla_core.data.annotations import load_annotations, manipulation_spans
 
     config = tiny_trial(eggs_root, cache_dir, state__preset="top32", eval__horizon_s=0.3)
     trial = prepare(config)

@@ -6,7 +6,7 @@ import torch
 from lerobot.datasets import LeRobotDataset
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 
-from smolvla_core.data.sampler import SampleStream, Stage
+from smolvla_core.data.sampler import Curriculum, SampleStream
 from smolvla_core.errors import ConfigError, DivergedError
 from smolvla_core.learner import pick_device, pick_precision
 from smolvla_core.policy import training_stats
@@ -19,7 +19,7 @@ def last_rows_batch(trial, count=4):
     episode = trial.split.train[0]
     end = trial.dataset.starts[episode] + trial.dataset.lengths[episode]
     rows = np.array([end - 1 - 3 * i for i in range(count)], dtype=np.int64)
-    return trial.maker.training(SampleStream((Stage(0, rows),), seed=0), 0, count)
+    return trial.maker.training(SampleStream(Curriculum.none(rows), seed=0), 0, count)
 
 
 def gradients(trial, batch):

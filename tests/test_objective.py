@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from smolvla_core.critical import moving
 from smolvla_core.errors import ConfigError
 from smolvla_core.objective import (
     choose_frames,
@@ -72,8 +71,3 @@ def test_horizon():
         horizon_steps(1.0, 30, 20)
     with pytest.raises(ConfigError, match="at least|between 1 step"):
         horizon_steps(0.001, 30, 20)
-
-
-def test_moving_dilates_by_the_window():
-    opening = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=np.float32)
-    assert moving(opening, 2, 0.5).tolist() == [False, False, True, True, True, True, False, False, False]

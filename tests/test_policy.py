@@ -49,9 +49,10 @@ def test_pretrained_keeps_its_weights_and_precisions(eggs_root, lookalike, cache
 
     stored = load_file(lookalike / "model.safetensors")
     present = learner.policy.state_dict()
-    assert torch.equal(present["model.state_proj.weight"], stored["model.state_proj.weight"])
+    assert all(torch.equal(present[name], value) for name, value in stored.items())
+    assert "model.vlm_with_expert.lm_expert.layers.0.self_attn.q_proj.weight" in stored
     assert next(learner.policy.model.vlm_with_expert.vlm.parameters()).dtype == torch.bfloat16
-    assert next(learner.policy.model.vlm_with_expert.lm_expert.parameters()).dtype == torch.float32
+    assert {value.dtype for value in learner.trained.values()} == {torch.float32}
     assert list(learner.policy.config.image_features) == [
         "observation.images.camera1",
         "observation.images.camera2",
@@ -107,9 +108,10 @@ def test_another_kind_of_policy_is_refused(generic_root, cache_dir, tmp_path):
 def test_widening_changes_no_output(trial_config):
     trial = prepare(trial_config)
     batch = trial.maker.training(trial.stream, 0, 4)
-    before = trial.learner.per_sample_losses(batch)
+    ones = torch.ones(4, 1)
+    before = trial.learner.per_sample_losses(batch, ones)
     widen_state(trial.learner.policy, 224)
-    after = trial.learner.per_sample_losses(batch)
+    after = trial.learner.per_sample_losses(batch, ones)
     assert trial.learner.policy.model.state_proj.in_features == 224
     assert torch.allclose(before, after, rtol=1e-6, atol=1e-6)
 

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from smolvla_core.config import CurriculumConfig
-from smolvla_core.data.sampler import SampleStream, Stage, curriculum_stages
+from smolvla_core.data.sampler import Curriculum, SampleStream, plan_curriculum
+from smolvla_core.errors import ConfigError
 
 ROWS = np.arange(100, 150)
 
 
 def stream(seed=0, rows=ROWS):
-    return SampleStream((Stage(0, rows),), seed)
+    return SampleStream(Curriculum.none(rows), seed)
 
 
 def test_the_stream_does_not_know_the_batch_size():
@@ -51,13 +52,46 @@ def test_time_is_distributed_as_upstream():
     assert time.mean() == pytest.approx(0.6 * 0.999 + 0.001, abs=0.01)  # Beta(1.5, 1) has mean 0.6
 
 
+PROGRESS = np.linspace(0, 1, 50, endpoint=False, dtype=np.float32)
+
+
+def curriculum_stream(**values):
+    config = CurriculumConfig(scheme="second_half", **values)
+    return SampleStream(plan_curriculum(config, ROWS, PROGRESS, samples=400), seed=0)
+
+
 def test_second_half():
-    progress = np.linspace(0, 1, 50, endpoint=False, dtype=np.float32)
-    stages = curriculum_stages(CurriculumConfig(scheme="second_half"), ROWS, progress, samples=400)
-    curriculum = SampleStream(stages, seed=0)
-    assert curriculum.rows(0, 200).min() < 125
+    curriculum = curriculum_stream()
+    assert np.array_equal(curriculum.rows(0, 200), stream().rows(0, 200))
     assert curriculum.rows(200, 200).min() >= 125
     assert sorted(curriculum.rows(200, 25)) == ROWS[25:].tolist()
+
+
+def test_share_and_start():
+    curriculum = curriculum_stream(share=0.25, start=0.8)
+    assert curriculum.rows(0, 100).min() < 125
+    assert set(curriculum.rows(100, 300)) == set(range(140, 150))
+
+
+def test_a_ramp_takes_over_gradually():
+    rows = curriculum_stream(share=0.25, ramp=0.5).rows(0, 400)
+    late = (rows >= 125).reshape(4, 100).mean(axis=1)
+    # half of the full episode is late anyway: the share of late frames grows from 1/2 to 1
+    assert late[0] == pytest.approx(0.5)
+    assert late[1] == pytest.approx(0.5 + 0.5 * 0.25, abs=0.12)
+    assert late[2] == pytest.approx(0.5 + 0.5 * 0.75, abs=0.12)
+    assert late[3] == 1.0
+
+
+def test_a_curriculum_resumes_sample_exactly():
+    whole = curriculum_stream(share=0.25, ramp=0.5).rows(0, 400)
+    parts = [curriculum_stream(share=0.25, ramp=0.5).rows(first, 8) for first in range(0, 400, 8)]
+    assert np.array_equal(whole, np.concatenate(parts))
+
+
+def test_no_late_frame_is_refused():
+    with pytest.raises(ConfigError, match="no training frame has such progress"):
+        plan_curriculum(CurriculumConfig(scheme="second_half", start=0.99), ROWS, PROGRESS, 400)
 
 
 def test_jitter_is_bounded_and_belongs_to_the_sample():

@@ -35,3 +35,9 @@ def test_cosine_begins_after_the_warmup():
     config = OptimConfig(samples=1000, warmup_samples=200, schedule="cosine", final_lr=0.0)
     assert learning_rate(config, 200) == pytest.approx(1e-4)
     assert learning_rate(config, 600) == pytest.approx(5e-5)
+
+
+def test_linear():
+    config = OptimConfig(samples=1000, schedule="linear", final_lr=0.0)
+    assert learning_rate(config, 250) == pytest.approx(7.5e-5)
+    assert learning_rate(config, 1000) == 0.0

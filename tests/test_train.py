@@ -110,8 +110,8 @@ def test_command_line(generic_root, cache_dir, tmp_path, capsys):
         ({"augment__gripper_jitter_m": 0.02}, ConfigError, "needs R1Pro's named state"),
         (
             {"curriculum__scheme": "second_half", "curriculum__start": 0.99},
-            DataError,
-            "no training frame has progress",
+            ConfigError,
+            "no training frame has such",
         ),
         ({"policy__pretrained": "/no/such/policy"}, ConfigError, "is no policy folder and cannot be fetched"),
         ({"data__train": [{"root": "/no/such/data"}]}, DataError, "does not exist"),

@@ -1,0 +1,372 @@
+"""The study in MLflow, against real SQLite stores."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from smolvla_core.config import TrialConfig
+from tune import driver
+from tune.mlflow_entities import flatten, gain, metrics, study_note
+from tune.mlflow_store import Outbox, TrackingError, connect, mask, resolve_uri
+from tune.mlflow_tracker import MlflowTracker
+from tune.tracking import NullTracker, Tracker, make_tracker, reconcile
+
+EXPERIMENT = "easter_eggs"
+DATASET = {"name": "eggs", "root": "/data/eggs", "episodes": 12, "frames": 3400, "fps": 30, "digest": "ab" * 32}
+SPEC = {"study": "eggs", "budget": {"trials": 4}, "search": {"optim.batch_size": {"choices": [8, 16]}}}
+YAML = "study: eggs  # as the user wrote it\ntracking: {uri: 'postgresql://me:secret@db/mlflow'}\n"
+CONFIG = TrialConfig.from_dict({"data": {"train": [{"root": "/data/eggs"}]}}).to_dict()
+SUMMARY = {
+    "metric": "val/critical_action_mse",
+    "best": {"number": 1, "value": 0.4, "params": {"optim.batch_size": 16}},
+    "baseline": {"number": 0, "name": "seed_baseline", "value": 0.5},
+    "trials": {"complete": 2, "pruned": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """MLflow takes seconds to make a database, so tests copy one."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    connect(f"sqlite:///{path}").get_experiment_by_name("none")
+    return path
+
+
+@pytest.fixture
+def run_dir(tmp_path, empty_database) -> Path:
+    folder = tmp_path / "runs" / "eggs-1"
+    folder.mkdir(parents=True)
+    shutil.copy(empty_database, folder.parent / "mlflow.db")
+    yield folder
+    driver.release(folder)
+
+
+@pytest.fixture
+def client(run_dir) -> MlflowClient:
+    return connect(resolve_uri(None, run_dir))
+
+
+def start(run_dir: Path, resume: bool = False, **options) -> MlflowTracker:
+    tracker = MlflowTracker(resolve_uri(None, run_dir), EXPERIMENT, **options)
+    tracker.start_study(run_dir, SPEC, YAML, DATASET, resume)
+    return tracker
+
+
+def runs_of(client: MlflowClient):
+    """The parent, and the trials by number."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children)
+    numbers = [int(run.data.tags["trial.number"]) for run in children]
+    assert len(set(numbers)) == len(numbers)
+    return parent, dict(zip(numbers, children, strict=True))
+
+
+def steps(client: MlflowClient, run, key: str) -> list[int]:
+    return [point.step for point in client.get_metric_history(run.info.run_id, key)]
+
+
+def a_whole_study(run_dir: Path) -> None:
+    tracker = start(run_dir)
+    tracker.start_trial(0, "seed_baseline", {"optim.batch_size": 8}, CONFIG)
+    tracker.start_trial(1, None, {"optim.batch_size": 16}, CONFIG)
+    curve = [{"samples_seen": 500, "train/loss": 2.0}, {"samples_seen": 1000, "train/loss": 1.5}]
+    tracker.log_result(0, {"samples_seen": 1000, "train/loss": 1.5, "val/critical_action_mse": 0.5}, curve)
+    tracker.log_result(1, {"samples_seen": 1000, "val/critical_action_mse": 0.45})
+    tracker.end_trial(0, "complete", "reached the full budget", {"host": "node-a"})
+    tracker.log_result(1, {"samples_seen": 3000, "val/critical_action_mse": 0.4})
+    tracker.end_trial(1, "complete", None)
+    tracker.start_trial(2, None, {"optim.batch_size": 8}, CONFIG)
+    tracker.end_trial(2, "pruned", "ASHA at 1000 samples")
+    tracker.start_trial(3, None, {"optim.batch_size": 8}, CONFIG)
+    tracker.end_trial(3, "failed", "DivergedError: loss is nan at step 7")
+    tracker.start_trial(4, None, {"optim.batch_size": 8}, CONFIG)  # never ended
+    (run_dir / "report.html").write_text("<html>", encoding="utf-8")
+    (run_dir / "best").mkdir()
+    (run_dir / "best" / "config.json").write_text("{}", encoding="utf-8")
+    tracker.end_study(SUMMARY, [run_dir / "report.html", run_dir / "best"])
+
+
+def test_a_study_is_one_parent_with_a_child_a_trial_and_nothing_is_left_running(run_dir, client):
+    a_whole_study(run_dir)
+    parent, trials = runs_of(client)
+    assert parent.info.status == "FINISHED"
+    statuses = {number: run.info.status for number, run in trials.items()}
+    assert statuses == {0: "FINISHED", 1: "FINISHED", 2: "KILLED", 3: "FAILED", 4: "KILLED"}
+    assert trials[2].data.tags["why"] == "ASHA at 1000 samples"
+    assert trials[3].data.tags["why"].startswith("DivergedError")
+    assert trials[4].data.tags["state"] == "interrupted"
+    assert trials[0].data.tags["host"] == "node-a"
+    assert trials[0].data.tags["warm_start"] == "seed_baseline"
+    assert trials[0].info.run_name == "trial 0 · seed_baseline"
+    assert all(run.info.end_time for run in [parent, *trials.values()])
+
+
+def test_every_value_of_the_configuration_is_a_flat_parameter_and_the_searched_ones_stand_out(run_dir, client):
+    a_whole_study(run_dir)
+    parent, trials = runs_of(client)
+    params = trials[1].data.params
+    assert params["optim.lr"] == "0.0001"
+    assert params["optim.betas"] == "[0.9, 0.95]"
+    assert params["policy.n_action_steps"] == "null"
+    assert params["data.train"].startswith("[{")
+    assert trials[1].data.tags["search.optim.batch_size"] == "16"
+    assert "`optim.batch_size`: 16" in trials[1].data.tags["mlflow.note.content"]
+    assert parent.data.params["budget.trials"] == "4"
+
+
+def test_metrics_stand_against_samples_seen_with_the_curve_between_reports(run_dir, client):
+    a_whole_study(run_dir)
+    _, trials = runs_of(client)
+    assert steps(client, trials[0], "train/loss") == [500, 1000]
+    assert steps(client, trials[1], "val/critical_action_mse") == [1000, 3000]
+    assert trials[1].data.metrics["val/critical_action_mse"] == 0.4
+
+
+def test_the_parent_links_the_best_trial_and_states_its_gain(run_dir, client):
+    a_whole_study(run_dir)
+    parent, trials = runs_of(client)
+    note = parent.data.tags["mlflow.note.content"]
+    assert f"[trial 1](#/experiments/{parent.info.experiment_id}/runs/{trials[1].info.run_id})" in note
+    assert "20.0% better than the baseline" in note
+    assert [number for number, run in trials.items() if run.data.tags.get("best") == "true"] == [1]
+    assert parent.data.metrics["gain"] == pytest.approx(0.2)
+
+
+def test_the_dataset_the_code_and_the_yaml_are_kept_without_credentials(run_dir, client, tmp_path):
+    a_whole_study(run_dir)
+    parent, trials = runs_of(client)
+    for run in (parent, trials[1]):
+        (entry,) = run.inputs.dataset_inputs
+        assert entry.dataset.name == "eggs"
+        assert entry.dataset.digest == DATASET["digest"][:36]
+        assert json.loads(entry.dataset.profile)["digest"] == DATASET["digest"]
+    tags = parent.data.tags
+    assert tags["version.lerobot"]
+    assert tags["version.optuna"]
+    stored = Path(client.download_artifacts(parent.info.run_id, "study.yaml", str(tmp_path))).read_text()
+    assert stored == YAML.replace("me:secret@", "***@")
+    listed = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert listed == {"study.yaml", "study.resolved.yaml", "report.html", "best"}
+    assert (run_dir.parent / "mlartifacts").is_dir()
+
+
+def test_a_resumed_study_goes_on_in_the_same_runs_without_doubling_anything(run_dir, client):
+    tracker = start(run_dir)
+    tracker.start_trial(0, None, {"optim.batch_size": 8}, CONFIG)
+    tracker.log_result(0, {"samples_seen": 1000, "val/critical_action_mse": 0.5})
+    tracker.end_trial(0, "complete", None)
+    tracker.start_trial(1, None, {"optim.batch_size": 16}, CONFIG)
+    tracker.log_result(1, {"samples_seen": 1000, "val/critical_action_mse": 0.6})
+    first_parent, first = runs_of(client)
+    driver.release(run_dir)  # as the kernel does for a process that is killed
+
+    extended = {**SPEC, "budget": {"trials": 8}}
+    outbox = Outbox("store")
+    again = MlflowTracker(resolve_uri(None, run_dir), EXPERIMENT, outbox)
+    again.start_study(run_dir, extended, YAML, DATASET, resume=True)
+    _, between = runs_of(client)
+    assert between[1].info.status == "KILLED"
+    assert between[1].data.tags["why"] == "driver died"
+    again.start_trial(1, None, {"optim.batch_size": 16}, CONFIG)
+    assert runs_of(client)[1][1].info.status == "RUNNING"
+    again.log_result(1, {"samples_seen": 1000, "val/critical_action_mse": 0.6})  # trained again from the rung before
+    again.log_result(1, {"samples_seen": 3000, "val/critical_action_mse": 0.4})
+    again.end_trial(1, "complete", None)
+    again.end_study(SUMMARY)
+
+    parent, trials = runs_of(client)
+    assert parent.info.run_id == first_parent.info.run_id
+    assert {n: run.info.run_id for n, run in trials.items()} == {n: run.info.run_id for n, run in first.items()}
+    assert steps(client, trials[1], "val/critical_action_mse") == [1000, 3000]
+    assert {run.info.status for run in [parent, *trials.values()]} == {"FINISHED"}
+    assert len(outbox) == 0
+    assert outbox.refused == []
+
+
+def test_an_earlier_best_trial_loses_its_tag(run_dir, client):
+    a_whole_study(run_dir)
+    tracker = start(run_dir, resume=True)
+    tracker.end_study(SUMMARY | {"best": {"number": 0, "value": 0.3}})
+    _, trials = runs_of(client)
+    assert [number for number, run in trials.items() if run.data.tags.get("best")] == [0]
+
+
+DRIVER = """
+import os, sys, time
+from pathlib import Path
+from tests.test_tracking import CONFIG, start
+tracker = start(Path(sys.argv[1]))
+tracker.start_trial(0, None, {"optim.batch_size": 8}, CONFIG)
+print("running", flush=True)
+time.sleep(60)
+"""
+
+
+def test_reconcile_closes_a_killed_drivers_runs_and_leaves_a_living_ones_alone(run_dir, client):
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen([sys.executable, "-c", DRIVER, run_dir], cwd=root, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline().strip() == "running"
+        uri = resolve_uri(None, run_dir)
+        assert reconcile(uri, EXPERIMENT) == 0
+        assert reconcile(uri, EXPERIMENT, run_dir) == 0
+        with pytest.raises(driver.StudyBusyError, match=f"run by process {process.pid}"):
+            start(run_dir, resume=True)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert reconcile(uri, EXPERIMENT) == 2
+    parent, trials = runs_of(client)
+    assert parent.info.status == trials[0].info.status == "KILLED"
+    assert trials[0].data.tags["why"] == "driver died"
+    assert reconcile(uri, EXPERIMENT) == 0
+
+
+def test_the_next_study_of_an_experiment_closes_what_a_dead_one_left(run_dir, client):
+    dead = start(run_dir)
+    dead.start_trial(0, None, {}, CONFIG)
+    driver.release(run_dir)
+    other = run_dir.parent / "eggs-2"
+    other.mkdir()
+    tracker = start(other)
+    tracker.end_study({})
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'") == []
+
+
+def test_reconcile_of_a_store_that_is_not_there_makes_none(tmp_path):
+    assert reconcile(f"sqlite:///{tmp_path}/mlflow.db", EXPERIMENT) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_id_that_was_given_away_or_another_host_is_told_apart(tmp_path):
+    mine = driver.identity(tmp_path)
+    assert driver.is_alive(mine) is True
+    assert driver.is_alive(mine | {driver.STARTED: "1"}) is False
+    assert driver.is_alive(mine | {driver.BOOT: "earlier"}) is False
+    assert driver.is_alive(mine | {driver.HOST: "elsewhere"}) is None
+
+
+class Failing:
+    """A client whose server is away while ``away`` is true; everything else is the real client."""
+
+    def __init__(self, client: MlflowClient):
+        self.client, self.away, self.error = client, True, ConnectionError("http://me:secret@host refused")
+
+    def __getattr__(self, name):
+        def call(*args, **kwargs):
+            if self.away:
+                raise self.error
+            return getattr(self.client, name)(*args, **kwargs)
+
+        return call
+
+
+@pytest.fixture
+def failing(client, monkeypatch) -> Failing:
+    """What trackers made in the test talk to; away from the start."""
+    failing = Failing(client)
+    monkeypatch.setattr("tune.mlflow_tracker.connect", lambda uri: failing)
+    return failing
+
+
+def test_what_a_server_that_is_away_missed_arrives_once_it_is_back(run_dir, client, failing, caplog):
+    tracker = MlflowTracker(resolve_uri(None, run_dir), EXPERIMENT, Outbox("http://me:secret@host", retry_after_s=0))
+    tracker.start_study(run_dir, SPEC, YAML, DATASET, False)
+    tracker.start_trial(0, None, {"optim.batch_size": 8}, CONFIG)
+    tracker.log_result(0, {"samples_seen": 1000, "val/critical_action_mse": 0.5})
+    failing.away = False
+    tracker.log_result(0, {"samples_seen": 3000, "val/critical_action_mse": 0.4})
+    failing.away = True
+    tracker.end_trial(0, "complete", None)
+    failing.away = False
+    tracker.end_study(SUMMARY | {"best": {"number": 0, "value": 0.4}})
+    parent, trials = runs_of(client)
+    assert steps(client, trials[0], "val/critical_action_mse") == [1000, 3000]
+    assert parent.info.status == trials[0].info.status == "FINISHED"
+    warnings = [record.getMessage() for record in caplog.records if record.name.startswith("tune")]
+    assert len(warnings) == 2  # one for each time it went away
+    assert all("does not answer" in line and "secret" not in line for line in warnings)
+
+
+@pytest.mark.usefixtures("failing")
+def test_what_was_never_delivered_is_reported_in_one_line(run_dir, caplog):
+    tracker = MlflowTracker(resolve_uri(None, run_dir), EXPERIMENT)
+    tracker.start_study(run_dir, SPEC, YAML, DATASET, False)
+    tracker.start_trial(0, None, {}, CONFIG)
+    tracker.end_study({})
+    last = caplog.records[-1].getMessage()
+    assert "updates could not be delivered" in last
+    assert "\n" not in last
+    assert "secret" not in last
+
+
+def test_a_refused_call_does_not_hold_up_the_next():
+    outbox, made = Outbox("store"), []
+
+    def refused():
+        raise MlflowException.invalid_parameter_value("Param value too long")
+
+    outbox.send("a", refused)
+    outbox.send("b", lambda: made.append("b"))
+    assert made == ["b"]
+    assert "1 updates could not be delivered (a: Param value too long)" in (outbox.close() or "")
+
+
+def test_a_server_that_is_away_is_not_asked_again_at_every_report():
+    outbox, asked = Outbox("store", retry_after_s=60), []
+
+    def away():
+        asked.append(1)
+        raise ConnectionError("away")
+
+    for _ in range(5):
+        outbox.send("report", away)
+    assert len(asked) == 1
+    assert len(outbox) == 5
+
+
+def test_an_address_that_mlflow_does_not_know_is_a_user_error(run_dir):
+    with pytest.raises(TrackingError, match=r"tracking\.uri: carrier-pigeon://\*\*\*@host: MLflow cannot open it"):
+        make_tracker("carrier-pigeon://me:secret@host", EXPERIMENT, run_dir)
+
+
+def test_paths_are_made_absolute_and_the_default_stands_beside_the_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_uri(None, Path("runs/eggs-1")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert resolve_uri("sqlite:///runs/mlflow.db", Path("x")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert resolve_uri("http://host:5000", Path("x")) == "http://host:5000"
+    assert mask("mysql://me:p@host/db and http://host") == "mysql://***@host/db and http://host"
+
+
+def test_no_tracking_is_a_tracker_too(tmp_path):
+    tracker: Tracker = make_tracker(None, EXPERIMENT, tmp_path / "eggs-1", enabled=False)
+    assert isinstance(tracker, NullTracker)
+    tracker.start_study(tmp_path, SPEC, YAML, None, False)
+    tracker.end_study({})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flat_values_gain_and_note_by_hand():
+    assert flatten({"a": {"b": [1, 2], "c": None, "d": True}, "e": {}}) == {
+        "a.b": "[1, 2]", "a.c": "null", "a.d": "true", "e": "{}",
+    }  # fmt: skip
+    better = {"mode": "max", "best": {"number": 1, "value": 0.6}, "baseline": {"number": 0, "value": 0.4}}
+    assert gain(better) == pytest.approx(0.5)
+    assert gain({"best": {"value": 0.6, "number": 1}}) is None
+    assert "No trial was completed" in study_note({}, None)
+
+
+def test_a_step_is_logged_once_and_what_is_no_number_is_left_out():
+    points = metrics({"samples_seen": 8, "loss": 1.0, "done": True, "host": "a"}, [{"samples_seen": 8, "loss": 9.0}], 0)
+    assert [(point.key, point.value, point.step) for point in points] == [("loss", 1.0, 8), ("samples_seen", 8.0, 8)]
