@@ -1,0 +1,121 @@
+"""Ray, started quietly, and stopped in an orderly way by a signal or when the hours are used up."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import ray
+from ray.tune import Stopper
+
+from smolvla_core.errors import ConfigError
+from tune.spec import Resources
+
+_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failure is reported without the metric
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Ray's own record, which is not used
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_LOGGERS = ("ray.tune", "ray.train", "ray.air")
+INTERRUPTED = "interrupted"
+OUT_OF_TIME = "out of time"
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Ray for the length of the block: the session this process has, else a running cluster's, else one of its own.
+
+    Ray reads its settings from the environment; they are put back at the end.
+    """
+    before = {name: os.environ.get(name) for name in _SETTINGS}
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    os.environ.update(_SETTINGS)
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    starts = not ray.is_initialized()
+    try:
+        if starts:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        yield
+    finally:
+        if starts:
+            ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def concurrency(resources: Resources, limit: int | None) -> int:
+    """How many trials run at once on what Ray has.
+
+    Raises:
+        ConfigError: not even one fits, and no autoscaler would add machines.
+    """
+    have = ray.cluster_resources()
+    fits = int(have.get("CPU", 0) / resources.cpus)
+    if resources.gpus:
+        fits = min(fits, int(have.get("GPU", 0) / resources.gpus))
+    if not fits and not Path("~/ray_bootstrap_config.yaml").expanduser().exists():
+        raise ConfigError(
+            f"resources: a trial asks for {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and Ray has "
+            f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}; lower them, e.g. --set resources.gpus=0"
+        )
+    return min(limit, max(fits, 1)) if limit and fits else limit or max(fits, 1)
+
+
+class Brake(Stopper):
+    """Ends a search when the seconds are used up, or when :meth:`pull` is called."""
+
+    def __init__(self, seconds: float | None):
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self.reason: str | None = None
+
+    def pull(self) -> None:
+        """End the search as interrupted."""
+        self.reason = INTERRUPTED
+
+    def __call__(self, trial_id: str, result: dict) -> bool:
+        """No single trial is stopped."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked by Ray several times a second."""
+        if self.reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
+            self.reason = OUT_OF_TIME
+        return self.reason is not None
+
+
+@contextmanager
+def stopped_by_signals(brake: Brake) -> Iterator[None]:
+    """SIGINT and SIGTERM pull the brake; the second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if brake.reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        brake.pull()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

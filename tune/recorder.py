@@ -1,0 +1,173 @@
+"""From Ray's events to the study's records, its tracker and its lines. Runs in the driver."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.train._internal.checkpoint_manager import _TrainingResult
+from ray.tune import Callback, Checkpoint
+
+from tune.asha import RungScheduler
+from tune.console import Events
+from tune.records import Records, Result
+from tune.searcher import FAILURE, RungSearch
+from tune.tracking import Tracker
+from tune.trainable import CURVE, TRACEBACK
+
+
+class Recorder(Callback):
+    """Ray calls it after the searcher and the scheduler have seen an event.
+
+    Args:
+        records, tracker, events: where things go.
+        searcher: knows the trials' numbers and parameters.
+        scheduler: knows why it stopped one.
+        metric: the objective's key.
+        rungs: the last is the budget of a trial.
+        names: of the warm starts; the first trials.
+        make_config: parameters -> the whole configuration, nested.
+        restore: number -> checkpoint, of trials that are continued.
+    """
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        tracker: Tracker,
+        events: Events,
+        searcher: RungSearch,
+        scheduler: RungScheduler,
+        metric: str,
+        rungs: tuple[int, ...],
+        names: list[str],
+        make_config: Callable[[Mapping[str, Any]], dict[str, Any]],
+        restore: Mapping[int, tuple[str, int]],
+    ):
+        self._records = records
+        self._tracker = tracker
+        self._events = events
+        self._searcher = searcher
+        self._scheduler = scheduler
+        self._metric = metric
+        self._rungs = rungs
+        self._names = names
+        self._make_config = make_config
+        self._restore = dict(restore)
+        self._running: dict[int, dict[str, str]] = {}
+        self._hosts: dict[int, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles its callbacks into a file that this package never loads."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Record the trial, and hand it the state it continues from."""
+        number = self._searcher.number(trial.trial_id)
+        if number in self._running:  # its process died and it was started again
+            return
+        params = self._searcher.params(number)
+        name = self._names[number] if number < len(self._names) else None
+        checkpoint, samples = self._restore.pop(number, (None, 0))
+        if checkpoint is not None:
+            # what Ray itself does when it restores an experiment; the old state is deleted after the next
+            trial.on_checkpoint(_TrainingResult(checkpoint=Checkpoint(checkpoint), metrics={}))
+        config = self._make_config(params)
+        self._records.start_trial(number, name, params, config)
+        self._tracker.start_trial(number, name, params, config)
+        self._running[number] = {"ray.trial_id": trial.trial_id}
+        self._events.started(number, name, params, samples)
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        """Record a report."""
+        number = self._searcher.number(trial.trial_id)
+        folder = result.get("checkpoint_dir_name")
+        path = f"{trial.storage.trial_fs_path}/{folder}" if folder else None
+        if path is not None and trial.storage.storage_filesystem.type_name != "local":
+            path = f"{trial.storage.storage_path.rstrip('/')}/{path.split(trial.storage.storage_fs_path, 1)[1].lstrip('/')}"
+        report = Result(
+            metrics=numbers(result),
+            curve=tuple(numbers(point) for point in result.get(CURVE, ())),
+            checkpoint=self._records.relative(path) if path else None,
+            last=bool(result.get("done")),
+            failure=result.get(FAILURE),
+            host=result.get("hostname"),
+            pid=result.get("pid"),
+        )
+        self._running[number]["host"] = str(result.get("hostname"))
+        if TRACEBACK in result:
+            self._records.keep_traceback(number, result[TRACEBACK])
+        if self._records.add_result(number, report) and report.failure is None:
+            self._tracker.log_result(number, report.metrics, report.curve)
+            reached = [rung for rung in self._rungs if rung <= report.samples_seen]
+            self._events.reported(number, report.metrics, reached[-1] if reached else 0)
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Record how it ended."""
+        number = self._searcher.number(trial.trial_id)
+        cut = self._scheduler.cuts.get(number)
+        reason = f"{cut.value:.5g} at {cut.rung:,} samples, the cut-off is {cut.cutoff:.5g}" if cut else None
+        self._end(number, *ending(trial.last_result or {}, self._metric, self._rungs[-1], reason))
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Say that a process died; Ray starts the trial again from its last state."""
+        self._events.retried(self._searcher.number(trial.trial_id), death_of(trial))
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Record a trial whose process died once too often, or could not start."""
+        number = self._searcher.number(trial.trial_id)
+        self._running.setdefault(number, {})
+        self._end(number, "failed", death_of(trial))
+
+    def on_experiment_end(self, trials: list, **info: Any) -> None:
+        """Trials that were running are left without an outcome, so that they can be continued."""
+        for number, tags in list(self._running.items()):
+            self._tracker.end_trial(number, "interrupted", "the study was stopped", tags)
+        self._running.clear()
+
+    def _end(self, number: int, state: Any, reason: str | None) -> None:
+        tags = self._running.pop(number, None)
+        if tags is None:
+            return
+        self._tracker.end_trial(number, state, reason, tags)
+        self._records.end_trial(number, state, reason)
+        self._events.ended(number, state, reason)
+
+
+def ending(last: Mapping[str, Any], metric: str, budget: int, cut: str | None) -> tuple[str, str | None]:
+    """State and reason of a trial that ended with the report ``last``.
+
+    Args:
+        last: its metrics, and ``failure`` where there was one.
+        metric: the objective's key.
+        budget: samples of a whole trial.
+        cut: why ASHA stopped it, if it did.
+    """
+    samples, value = int(last.get("samples_seen") or 0), last.get(metric)
+    if last.get(FAILURE) is not None:
+        return "failed", str(last[FAILURE])
+    if value is None:
+        return "failed", f"ended without reporting {metric}"
+    if not math.isfinite(value):
+        return "failed", f"{metric} is {value} at {samples:,} samples"
+    if samples >= budget:
+        return "complete", None
+    if cut is not None:
+        return "pruned", cut
+    return "failed", f"ended after {samples:,} of {budget:,} samples"
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The trial's own metrics, without what Ray adds to a report."""
+    return {
+        key: value
+        for key, value in values.items()
+        if ("/" in key or key in ("samples_seen", "step")) and isinstance(value, int | float)
+    }
+
+
+def death_of(trial: Any) -> str:
+    """One line on what Ray knows of a dead process."""
+    text = str(trial.get_error() or "the process ended")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if "died" in line or "Error" in line or "killed" in line]
+    return f"its process died: {(telling or lines or [text])[-1][:300]}"

@@ -1,0 +1,221 @@
+"""What a study did, in its folder, as JSON that is only ever added to.
+
+    trials/007/params.json     number, name, parameters, configuration
+    trials/007/results.jsonl   one line a report
+    trials/007/error.txt       the traceback of one that failed
+    trials/007/outcome.json    how it ended; absent while it runs
+    sessions.jsonl             one line each time the study is started
+
+A study is rebuilt from these after its process was killed, so each file is complete or absent, and
+a line that was cut off is dropped.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smolvla_core.errors import DataError
+
+TRIALS = "trials"
+SESSIONS = "sessions.jsonl"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One report of a trial.
+
+    Attributes:
+        metrics: its numbers, ``samples_seen`` among them.
+        curve: training metrics between the report before and this one.
+        checkpoint: the state that was saved with it: a path relative to the study's folder, or an address.
+        last: the trial was ended upon it.
+        time: seconds since the epoch.
+        failure: why the trial failed, where this says so.
+        host: where it ran; pid: in which process.
+    """
+
+    metrics: Mapping[str, float]
+    curve: tuple[Mapping[str, float], ...] = ()
+    checkpoint: str | None = None
+    last: bool = False
+    time: float = 0.0
+    failure: str | None = None
+    host: str | None = None
+    pid: int | None = None
+
+    @property
+    def samples_seen(self) -> int:
+        """Training frames drawn; 0 where it was not reported."""
+        return int(self.metrics.get("samples_seen", 0))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended: ``complete``, ``pruned`` (stopped by ASHA) or ``failed``."""
+
+    state: str
+    reason: str | None = None
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """All that is known of a trial."""
+
+    number: int
+    name: str | None
+    params: Mapping[str, Any]
+    config: Mapping[str, Any]
+    started: float
+    results: tuple[Result, ...] = ()
+    outcome: Outcome | None = None
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Samples seen -> the metric there, in the order of the reports."""
+        return {r.samples_seen: r.metrics[metric] for r in self.results if metric in r.metrics}
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The last state that was saved."""
+        return next((r.checkpoint for r in reversed(self.results) if r.checkpoint), None)
+
+
+@dataclass
+class Records:
+    """The records in a study's folder."""
+
+    run_dir: Path
+    _reported: dict[int, int] = field(default_factory=dict)
+
+    def start_session(self) -> int:
+        """Note that the study is started; how many times it has been, this one included."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        _append(self.run_dir / SESSIONS, {"time": time.time(), "pid": os.getpid()})
+        return len(_lines(self.run_dir / SESSIONS))
+
+    def seconds_used(self) -> float:
+        """How long the sessions before this one lasted, up to their last record."""
+        starts = [line["time"] for line in _lines(self.run_dir / SESSIONS)]
+        events = sorted(
+            t for trial in self.trials() for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
+        )
+        total = 0.0
+        for begin, end in zip(starts, [*starts[1:], float("inf")], strict=False):
+            total += max((t - begin for t in events if begin <= t < end), default=0.0)
+        return total
+
+    def start_trial(self, number: int, name: str | None, params: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Record a trial; one that is continued keeps its record."""
+        folder = self._folder(number)
+        if (folder / "params.json").is_file():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {"number": number, "name": name, "params": params, "config": config, "time": time.time()}
+        _write(folder / "params.json", document)
+
+    def add_result(self, number: int, result: Result) -> bool:
+        """Record a report. False for one that an earlier process had recorded already, at as many samples."""
+        if self._reported.setdefault(number, self._last_samples(number)) >= result.samples_seen > 0:
+            return False
+        self._reported[number] = result.samples_seen
+        document = {key: value for key, value in vars(result).items() if value not in (None, False, ())}
+        _append(self._folder(number) / "results.jsonl", document | {"time": time.time()})
+        return True
+
+    def end_trial(self, number: int, state: str, reason: str | None) -> None:
+        """Record how a trial ended."""
+        _write(self._folder(number) / "outcome.json", {"state": state, "reason": reason, "time": time.time()})
+
+    def keep_traceback(self, number: int, text: str) -> None:
+        """Keep what a failed trial's process last said, in ``error.txt``."""
+        (self._folder(number) / "error.txt").write_text(text, encoding="utf-8")
+
+    def trials(self) -> list[TrialRecord]:
+        """Every recorded trial, by number.
+
+        Raises:
+            DataError: a file was damaged.
+        """
+        folders = sorted((self.run_dir / TRIALS).glob("[0-9]*"), key=lambda folder: int(folder.name))
+        return [self._trial(folder) for folder in folders if (folder / "params.json").is_file()]
+
+    def locate(self, checkpoint: str) -> str:
+        """Where a recorded checkpoint is: an absolute path, or an address as it stands."""
+        return checkpoint if "://" in checkpoint else str(self.run_dir / checkpoint)
+
+    def relative(self, path: str) -> str:
+        """A path below the study's folder as it is recorded, so that the folder can be moved."""
+        inside = Path(path).is_relative_to(self.run_dir) if "://" not in path else False
+        return str(Path(path).relative_to(self.run_dir)) if inside else path
+
+    def _folder(self, number: int) -> Path:
+        return self.run_dir / TRIALS / f"{number:03d}"
+
+    def _last_samples(self, number: int) -> int:
+        lines = _lines(self._folder(number) / "results.jsonl")
+        return max((int(line["metrics"].get("samples_seen", 0)) for line in lines), default=0)
+
+    def _trial(self, folder: Path) -> TrialRecord:
+        head = _read(folder / "params.json")
+        outcome = _read(folder / "outcome.json") if (folder / "outcome.json").is_file() else None
+        results = tuple(
+            Result(**{**line, "curve": tuple(line.get("curve", ()))}) for line in _lines(folder / "results.jsonl")
+        )
+        return TrialRecord(
+            head["number"],
+            head["name"],
+            head["params"],
+            head["config"],
+            head["time"],
+            results,
+            Outcome(**outcome) if outcome else None,
+        )
+
+
+def _end_of(trial: TrialRecord) -> float:
+    return trial.outcome.time if trial.outcome else 0.0
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(document, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _append(path: Path, document: Mapping[str, Any]) -> None:
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":  # a line that was cut off: end it, so that it is dropped alone
+                file.write(b"\n")
+        file.write(json.dumps(document).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    documents = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            documents.append(json.loads(line))
+        except json.JSONDecodeError:  # cut off when its writer was killed
+            continue
+    return documents
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: damaged ({error}); restore it from a backup, or remove its folder") from None
+    return document
