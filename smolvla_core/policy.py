@@ -54,22 +54,35 @@ def build_policy(config: TrialConfig, interface: Interface, device: torch.device
         device: where its parameters go.
 
     Raises:
-        ConfigError: the pretrained policy cannot be found, is no SmolVLA, lacks weights, or is too
-            narrow for the actions; or the instruction would be cut by the tokenizer.
+        ConfigError: as :func:`check_policy`, or the pretrained policy lacks weights.
     """
-    tiny = config.policy.pretrained == TINY
-    policy = _build_tiny(config, interface) if tiny else _load_pretrained(config.policy, interface)
-    if interface.action_width > policy.config.max_action_dim:
-        raise ConfigError(
-            f"policy: the dataset has {interface.action_width} action dims, "
-            f"{config.policy.pretrained} takes at most {policy.config.max_action_dim}"
-        )
-    for instruction in interface.instructions:
-        refuse_cut_instruction(policy.config, instruction)
+    smolvla = check_policy(config, interface)
+    if config.policy.pretrained == TINY:
+        policy = _with_random_weights(smolvla, config.policy.tiny.init_seed)
+    else:
+        policy = _with_pretrained_weights(smolvla, config.policy.pretrained)
     if config.policy.max_state_dim > policy.config.max_state_dim:
         widen_state(policy, config.policy.max_state_dim)
     policy.config.device = str(device)
     return policy.to(device).train()
+
+
+def check_policy(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
+    """lerobot's configuration of the policy, checked against the data; no weights are read.
+
+    Raises:
+        ConfigError: the pretrained policy cannot be found, is no SmolVLA, or is too narrow for the
+            actions; or the instruction would be cut by the tokenizer.
+    """
+    smolvla = _tiny_config(config, interface) if config.policy.pretrained == TINY else _tuned_config(config, interface)
+    if interface.action_width > smolvla.max_action_dim:
+        raise ConfigError(
+            f"policy: the dataset has {interface.action_width} action dims, "
+            f"{config.policy.pretrained} takes at most {smolvla.max_action_dim}"
+        )
+    for instruction in interface.instructions:
+        refuse_cut_instruction(smolvla, instruction)
+    return smolvla
 
 
 def make_processors(config: SmolVLAConfig, interface: Interface, stats: dict[str, dict[str, Tensor]]) -> Processors:
@@ -169,11 +182,10 @@ def point_at_vlm(config: SmolVLAConfig, processors: Processors, folder: str) -> 
             step.tokenizer_name = folder
 
 
-def _build_tiny(config: TrialConfig, interface: Interface) -> SmolVLAPolicy:
+def _tiny_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
     size = config.policy.tiny
-    folder = tiny_vlm_folder(size, config.data.cache_dir)
-    smolvla = SmolVLAConfig(
-        vlm_model_name=str(folder),
+    return SmolVLAConfig(
+        vlm_model_name=str(tiny_vlm_folder(size, config.data.cache_dir)),
         load_vlm_weights=False,
         num_vlm_layers=size.layers,
         expert_width_multiplier=size.expert_width,
@@ -183,28 +195,35 @@ def _build_tiny(config: TrialConfig, interface: Interface) -> SmolVLAPolicy:
         device="cpu",
         **_shared_settings(config.policy, interface),
     )
+
+
+def _tuned_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
+    smolvla = _pretrained_config(config.policy.pretrained)
+    for name, value in _shared_settings(config.policy, interface).items():
+        setattr(smolvla, name, value)
+    smolvla.device = "cpu"
+    local = Path(config.policy.pretrained) / "vlm"
+    if local.is_dir():  # a checkpoint of ours that was moved still carries its VLM
+        smolvla.vlm_model_name = str(local)
+    return smolvla
+
+
+def _with_random_weights(smolvla: SmolVLAConfig, seed: int) -> SmolVLAPolicy:
     with torch.random.fork_rng(devices=[]), redirect_stdout(io.StringIO()):
-        torch.manual_seed(size.init_seed)
+        torch.manual_seed(seed)
         return SmolVLAPolicy(smolvla)
 
 
-def _load_pretrained(config: PolicyConfig, interface: Interface) -> SmolVLAPolicy:
-    smolvla = _pretrained_config(config.pretrained)
-    for name, value in _shared_settings(config, interface).items():
-        setattr(smolvla, name, value)
-    smolvla.device = "cpu"
-    local = Path(config.pretrained) / "vlm"
-    if local.is_dir():  # a checkpoint of ours that was moved still carries its VLM
-        smolvla.vlm_model_name = str(local)
+def _with_pretrained_weights(smolvla: SmolVLAConfig, name: str) -> SmolVLAPolicy:
     try:
-        weights = _weights_file(config.pretrained)
+        weights = _weights_file(name)
         with redirect_stdout(io.StringIO()):
             policy = SmolVLAPolicy(smolvla)
         train_in_fp32(policy)
         missing, _ = load_model(policy, weights, strict=False)
     except (OSError, RuntimeError, SafetensorError, HfHubHTTPError) as error:
-        raise ConfigError(f"policy.pretrained: {config.pretrained} cannot be loaded: {_first_line(error)}") from error
-    _refuse_missing_weights(policy, missing, config.pretrained)
+        raise ConfigError(f"policy.pretrained: {name} cannot be loaded: {_first_line(error)}") from error
+    _refuse_missing_weights(policy, missing, name)
     return policy
 
 
@@ -266,7 +285,13 @@ def _refuse_missing_weights(policy: SmolVLAPolicy, missing: Iterable[str], name:
 
 @lru_cache(maxsize=4)
 def _tokenizer(name: str) -> Any:
-    return AutoTokenizer.from_pretrained(name)
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"policy.pretrained: the tokenizer of its VLM, {name}, cannot be fetched ({_first_line(error)}); "
+            "check the network, or put the VLM's folder where the policy's config.json names it"
+        ) from None
 
 
 def _to_stats(moments: Moments) -> dict[str, Tensor]:

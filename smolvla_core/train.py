@@ -10,24 +10,16 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from smolvla_core.augment import jittered_dims
 from smolvla_core.checkpoint import export_policy, load_state, read_state, save_state
 from smolvla_core.config import TrialConfig, load_config
-from smolvla_core.data.batch import BatchMaker
-from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
-from smolvla_core.data.sampler import SampleStream, plan_curriculum
 from smolvla_core.errors import DataError, DivergedError, UserError
-from smolvla_core.evaluate import EvaluationSet, evaluate, evaluation_set
-from smolvla_core.interface import resolve_interface
+from smolvla_core.evaluate import evaluate
 from smolvla_core.learner import Learner, StepStats
-from smolvla_core.objective import horizon_steps
-from smolvla_core.policy import expected_cameras
 from smolvla_core.schedule import learning_rate
-from smolvla_core.weights import frame_weights
+from smolvla_core.trial import Trial, prepare
 
 Save = Callable[[Path], None]
 
@@ -49,46 +41,6 @@ class TrainResult:
     step: int
     stopped: bool
     """Whether ``stop`` ended it before its budget."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Everything a run needs, resolved and checked before the first step."""
-
-    dataset: Dataset
-    split: Split
-    learner: Learner
-    maker: BatchMaker
-    stream: SampleStream
-    frames: EvaluationSet
-
-
-def prepare(config: TrialConfig) -> Trial:
-    """Open the data, build the policy, and refuse what cannot work.
-
-    Raises:
-        UserError: one line that says what to change.
-    """
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
-    dataset = open_dataset(config.data)
-    horizon_steps(config.eval.horizon_s, dataset.fps, config.policy.chunk_size)
-    split = split_episodes(config.data, len(dataset.lengths))
-    interface = resolve_interface(config, dataset, split, expected_cameras(config.policy))
-    jittered = jittered_dims(config.augment, interface.selection)
-    frames = evaluation_set(config, dataset, split)
-    rows = dataset.rows_of(split.train)
-    curriculum = plan_curriculum(config.curriculum, rows, dataset.progress[rows], config.optim.samples)
-    learner = Learner(config, interface, frame_weights(config, dataset))
-    maker = BatchMaker(
-        dataset,
-        interface,
-        config.policy.chunk_size,
-        learner.policy.config.max_action_dim,
-        jittered,
-        config.augment.gripper_jitter_m,
-    )
-    return Trial(dataset, split, learner, maker, SampleStream(curriculum, config.runtime.seed), frames)
 
 
 def train(

@@ -7,7 +7,7 @@ from smolvla_core.augment import jitter_positions, jittered_dims
 from smolvla_core.config import AugmentConfig, StateConfig
 from smolvla_core.errors import ConfigError
 from smolvla_core.state import select_state
-from smolvla_core.train import prepare
+from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 
 EEF = (186, 187, 188, 225, 226, 227)

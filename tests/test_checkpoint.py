@@ -8,12 +8,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from safetensors.torch import load_file
 
-from smolvla_core.checkpoint import export_policy, load_state, main, read_state, relocate, save_state
+from smolvla_core.checkpoint import STATE_PROJ, export_policy, load_state, main, read_state, relocate, save_state
 from smolvla_core.data.batch import to_lerobot
 from smolvla_core.errors import DataError
 from smolvla_core.objective import evaluation_noise
-from smolvla_core.train import prepare
+from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 
 STOCK = """
@@ -97,10 +99,16 @@ def test_export_of_a_pretrained_policy_keeps_its_precisions(eggs_root, lookalike
     trial = prepare(tiny_trial(eggs_root, cache_dir, **values, eval__horizon_s=0.3))
     rows = trial.dataset.rows_of(trial.split.val)[[3, 30]]
     noise = noise_for(trial, rows)
-    ours = predict_with_ours(trial, rows, noise)
     save_state(trial.learner, tmp_path / "state")
     export_policy(tmp_path / "state", tmp_path / "policy")
+    stored = load_file(tmp_path / "policy" / "model.safetensors")
+    assert all(torch.equal(stored[name], value) for name, value in trial.learner.trained.items() if name != STATE_PROJ)
     stock = predict_with_stock_lerobot(tmp_path / "policy", trial, rows, noise, tmp_path)
+    # stock lerobot rounds the expert to its VLM's precision when it loads any policy; so do we, to compare
+    for name, value in SmolVLAPolicy(trial.learner.policy.config).named_parameters():
+        parameter = trial.learner.policy.get_parameter(name)
+        parameter.data = parameter.data.to(value.dtype)
+    ours = predict_with_ours(trial, rows, noise)
     np.testing.assert_allclose(stock, ours, rtol=1e-3, atol=1e-4)
 
 

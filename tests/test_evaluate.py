@@ -6,7 +6,7 @@ import torch
 
 from smolvla_core.critical import critical_frames
 from smolvla_core.evaluate import evaluate, evaluation_set
-from smolvla_core.train import prepare
+from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 
 

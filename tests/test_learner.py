@@ -10,7 +10,7 @@ from smolvla_core.data.sampler import Curriculum, SampleStream
 from smolvla_core.errors import ConfigError, DivergedError
 from smolvla_core.learner import pick_device, pick_precision
 from smolvla_core.policy import training_stats
-from smolvla_core.train import prepare
+from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 
 

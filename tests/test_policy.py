@@ -10,7 +10,7 @@ from smolvla_core.config import TinyConfig
 from smolvla_core.errors import ConfigError
 from smolvla_core.policy import refuse_cut_instruction, widen_state, widened
 from smolvla_core.tiny_vlm import tiny_vlm_folder
-from smolvla_core.train import prepare
+from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 
 TASK_6 = (

@@ -6,7 +6,7 @@ import pytest
 from smolvla_core.config import SegmentConfig
 from smolvla_core.errors import ConfigError
 from smolvla_core.segments import dilate, episode_segments, main, merge_gaps, moving
-from smolvla_core.train import prepare
+from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from smolvla_core.errors import ConfigError
-from smolvla_core.train import prepare
+from smolvla_core.trial import prepare
 from smolvla_core.weights import (
     SCHEMES,
     FrameWeighter,
