@@ -153,15 +153,6 @@ def study_note(summary: Mapping[str, Any], link: str | None) -> str:
     return "\n\n".join(lines)
 
 
-def gain(summary: Mapping[str, Any]) -> float | None:
-    """How much better the best trial is than the baseline, as a share of the baseline's value."""
-    best, baseline = summary.get("best"), summary.get("baseline")
-    if not best or not baseline or not baseline["value"]:
-        return None
-    sign = -1.0 if summary.get("mode", "min") == "min" else 1.0
-    return float(sign * (best["value"] - baseline["value"]) / abs(baseline["value"]))
-
-
 def summary_metrics(summary: Mapping[str, Any], timestamp_ms: int) -> list["Metric"]:
     """The study's own numbers: the best value, the baseline's, and the gain as a share."""
     from mlflow.entities import Metric
@@ -170,13 +161,13 @@ def summary_metrics(summary: Mapping[str, Any], timestamp_ms: int) -> list["Metr
     values = {
         "best_value": best["value"] if best else None,
         "baseline_value": baseline["value"] if baseline else None,
-        "gain": gain(summary),
+        "gain": summary.get("gain"),
     }
     return [Metric(key, float(value), timestamp_ms, 0) for key, value in values.items() if value is not None]
 
 
 def _gain(summary: Mapping[str, Any]) -> str:
-    share = gain(summary)
+    share = summary.get("gain")
     if share is None:
         return "There is no baseline to compare it with."
     return f"{abs(share):.1%} {'better' if share >= 0 else 'worse'} than the baseline."

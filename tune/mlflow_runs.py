@@ -7,7 +7,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune import driver
@@ -224,21 +223,17 @@ def close_as_dead(client: "MlflowClient", run_id: str) -> None:
     close(client, run_id, "interrupted", {WHY: "driver died"})
 
 
-def close_dead(client: "MlflowClient", experiment_id: str, run_dir: Path | None = None) -> int:
+def close_dead(client: "MlflowClient", experiment_id: str) -> int:
     """Close the runs that dead drivers left running in an experiment.
 
-    A run whose driver may live on another machine is left alone, unless ``run_dir`` names its study.
+    A run whose driver may live on another machine is left alone.
 
     Returns:
         How many were closed.
     """
     closed = 0
     for run in list(search_runs(client, experiment_id, "attributes.status = 'RUNNING'")):
-        tags = run.data.tags
-        if STUDY_ID not in tags or (run_dir and tags.get(driver.RUN_DIR) != str(run_dir.resolve())):
-            continue
-        alive = driver.is_alive(tags)
-        if alive is False or (alive is None and run_dir is not None):
+        if STUDY_ID in run.data.tags and driver.is_alive(run.data.tags) is False:
             close_as_dead(client, run.info.run_id)
             closed += 1
     return closed

@@ -9,10 +9,14 @@ from ray.tune import Callback, Checkpoint
 
 from tune.asha import RungScheduler
 from tune.console import Events
+from tune.ray_session import Brake
 from tune.records import Records, Result
 from tune.searcher import FAILURE, RungSearch
 from tune.tracking import Tracker
 from tune.trainable import CURVE, TRACEBACK
+
+HOPELESS_AFTER = 3
+"""Trials that fail before any has reported, after which the search is given up."""
 
 
 class Recorder(Callback):
@@ -26,7 +30,8 @@ class Recorder(Callback):
         rungs: the last is the budget of a trial.
         names: of the warm starts; the first trials.
         make_config: parameters -> the whole configuration, nested.
-        restore: number -> checkpoint, of trials that are continued.
+        restore: number -> (checkpoint, samples seen), of trials that are continued.
+        brake: pulled when it is hopeless: the first trials all failed before they reported anything.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Recorder(Callback):
         names: list[str],
         make_config: Callable[[Mapping[str, Any]], dict[str, Any]],
         restore: Mapping[int, tuple[str, int]],
+        brake: Brake,
     ):
         self._records = records
         self._tracker = tracker
@@ -53,8 +59,10 @@ class Recorder(Callback):
         self._names = names
         self._make_config = make_config
         self._restore = dict(restore)
+        self._brake = brake
         self._running: dict[int, dict[str, str]] = {}
-        self._hosts: dict[int, str] = {}
+        self._failed_at_once = 0
+        self._any_report = any(trial.results for trial in records.trials())
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles its callbacks into a file that this package never loads."""
@@ -97,13 +105,16 @@ class Recorder(Callback):
         if TRACEBACK in result:
             self._records.keep_traceback(number, result[TRACEBACK])
         if self._records.add_result(number, report) and report.failure is None:
+            self._any_report = True
             self._tracker.log_result(number, report.metrics, report.curve)
             reached = [rung for rung in self._rungs if rung <= report.samples_seen]
             self._events.reported(number, report.metrics, reached[-1] if reached else 0)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Record how it ended."""
+        """Record how it ended; one that the brake ended stays open, so that it can be continued."""
         number = self._searcher.number(trial.trial_id)
+        if self._brake.reason is not None and not (trial.last_result or {}).get("done"):
+            return
         cut = self._scheduler.cuts.get(number)
         reason = f"{cut.value:.5g} at {cut.rung:,} samples, the cut-off is {cut.cutoff:.5g}" if cut else None
         self._end(number, *ending(trial.last_result or {}, self._metric, self._rungs[-1], reason))
@@ -131,6 +142,10 @@ class Recorder(Callback):
         self._tracker.end_trial(number, state, reason, tags)
         self._records.end_trial(number, state, reason)
         self._events.ended(number, state, reason)
+        if state == "failed" and not self._any_report:
+            self._failed_at_once += 1
+            if self._failed_at_once >= HOPELESS_AFTER:
+                self._brake.pull(f"the first {self._failed_at_once} trials failed, the last one with: {reason}")
 
 
 def ending(last: Mapping[str, Any], metric: str, budget: int, cut: str | None) -> tuple[str, str | None]:

@@ -1,9 +1,9 @@
 """The search space: ``SearchSpec`` -> Optuna's define-by-run space; sampled values -> ``TrialConfig``."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 
 from smolvla_core.config import TrialConfig, dotted_keys, set_dotted
-from tune.spec import CategoricalParam, FloatParam, IntParam, Scalar, SearchSpec
+from tune.parameters import CategoricalParam, FloatParam, IntParam, Scalar
+from tune.spec import SearchSpec
 
 MOST_CORNERS = 2000
 _ABSENT = object()
@@ -46,22 +47,24 @@ class Space:
 
     def is_active(self, key: str, params: Mapping[str, Any]) -> bool:
         """Whether ``key`` acts at this point; ``params`` holds the active keys before it."""
+        known = {**self.fixed, **params}
         return all(
-            name in {**self.fixed, **params} and _among({**self.fixed, **params}[name], values)
-            for name, values in self.conditions.get(key, {}).items()
+            name in known and _among(known[name], values) for name, values in self.conditions.get(key, {}).items()
         )
 
     def corners(self, seed: int = 0) -> Iterator[dict[str, Any]]:
-        """Points at the ends of every parameter: all combinations, or a seeded choice of many."""
-        ends = {key: _ends(distribution) for key, distribution in self.distributions.items()}
-        count = reduce(lambda product, values: product * len(values), ends.values(), 1)
+        """Points at the ends of every parameter and at the values that conditions name: all
+        combinations, or a seeded choice of ``MOST_CORNERS``.
+        """
+        values_of = {key: self._tried_values(key) for key in self.distributions}
+        count = math.prod(map(len, values_of.values()))
         if count <= MOST_CORNERS:
-            drawn: Iterator[tuple[Any, ...]] = itertools.product(*ends.values())
+            drawn: Iterator[tuple[Any, ...]] = itertools.product(*values_of.values())
         else:
             rng = np.random.default_rng(seed)
-            drawn = (tuple(v[rng.integers(len(v))] for v in ends.values()) for _ in range(MOST_CORNERS))
+            drawn = (tuple(v[rng.integers(len(v))] for v in values_of.values()) for _ in range(MOST_CORNERS))
         for values in drawn:
-            yield self.restrict(dict(zip(ends, values, strict=True)))
+            yield self.restrict(dict(zip(values_of, values, strict=True)))
 
     def restrict(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The active part of a point that gives every key a value."""
@@ -73,16 +76,35 @@ class Space:
 
     def cover(self) -> list[dict[str, Any]]:
         """Few points among which every choice, both ends of every number and every condition occur."""
-        wanted = {(key, repr(value)) for key, dist in self.distributions.items() for value in _ends(dist)}
+        corners = [(corner, {(key, repr(value)) for key, value in corner.items()}) for corner in self.corners()]
+        missing = set().union(*(items for _, items in corners))
         points: list[dict[str, Any]] = []
-        for corner in self.corners():
-            if not wanted:
-                break
-            found = {(key, repr(value)) for key, value in corner.items()} & wanted
-            if found:
-                points.append(corner)
-                wanted -= found
+        while missing:
+            point, items = max(corners, key=lambda corner: len(corner[1] & missing))
+            points.append(point)
+            missing -= items
         return points
+
+    def is_reachable(self, key: str) -> bool:
+        """Whether ``key`` is active at some point of the space."""
+        needed = self._needed_by(key)
+        part = Space({name: self.distributions[name] for name in needed}, self.conditions, self.fixed)
+        return any(key in corner for corner in part.corners())
+
+    def _needed_by(self, key: str) -> list[str]:
+        """The key and those that its condition depends on, in order."""
+        found = {key}
+        for name in reversed(list(self.distributions)):  # a condition refers to earlier keys only
+            if name in found:
+                found |= self.conditions.get(name, {}).keys()
+        return [name for name in self.distributions if name in found]
+
+    def _tried_values(self, key: str) -> list[Any]:
+        distribution = self.distributions[key]
+        named = [value for when in self.conditions.values() for value in when.get(key, ())]
+        if isinstance(distribution, CategoricalDistribution):
+            return ends(distribution)
+        return list(dict.fromkeys([*ends(distribution), *(v for v in named if contains(distribution, v))]))
 
 
 def make_space(spec: SearchSpec) -> Space:
@@ -148,11 +170,11 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
         return _among(value, distribution.choices)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    if isinstance(distribution, IntDistribution) and value != int(value):
-        return False
     assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if not distribution.low <= value <= distribution.high:
+        return False
     steps = (value - distribution.low) / distribution.step if distribution.step else 0.0
-    return distribution.low <= value <= distribution.high and abs(steps - round(steps)) < 1e-8
+    return abs(steps - round(steps)) < 1e-8
 
 
 def describe(distribution: BaseDistribution) -> str:
@@ -197,7 +219,8 @@ def _suggest(trial: BaseTrial, key: str, distribution: BaseDistribution) -> Any:
     raise TypeError(f"{key}: a {type(distribution).__name__} cannot be searched")
 
 
-def _ends(distribution: BaseDistribution) -> list[Any]:
+def ends(distribution: BaseDistribution) -> list[Any]:
+    """Every choice, or both ends of a number: the values that a space is tried at."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)

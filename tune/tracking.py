@@ -54,9 +54,7 @@ class Tracker(Protocol):
         """Close the study and all that is open in it.
 
         Args:
-            summary: all optional: ``metric``, ``mode`` (min), ``best`` and ``baseline`` (each with
-                ``number``, ``value`` and optionally ``name``, ``params``), ``trials`` (count per
-                outcome), ``checkpoint`` and ``report`` (paths), ``state`` (an outcome; complete), ``reason``.
+            summary: ``tune.summary.Summary.to_dict()``; every key is optional.
             artifacts: files and folders to keep with the study.
         """
 
@@ -100,17 +98,26 @@ def make_tracker(uri: str | None, experiment: str, run_dir: Path, enabled: bool 
     return MlflowTracker(resolve_uri(uri, run_dir), experiment)
 
 
-def reconcile(uri: str | None, experiment: str, run_dir: Path | None = None) -> int:
-    """Close the runs that dead drivers left RUNNING in an experiment; those of living ones stay.
+def viewing_command(uri: str | None, run_dir: Path, enabled: bool = True) -> str | None:
+    """What a user runs, or opens, to look at a study in MLflow; None where it is not tracked."""
+    if not enabled:
+        return None
+    uri = resolve_uri(uri, run_dir)
+    if uri.startswith(("http://", "https://")):
+        return mask(uri)
+    return f"python -m mlflow ui --backend-store-uri {mask(uri)}"
+
+
+def reconcile(uri: str | None, experiment: str | None, storage: Path) -> int:
+    """Close the runs that dead drivers left RUNNING; those of living ones stay.
 
     Whether a driver lives is read from its lock in the study's folder, else from its process on this
-    host. A run of another host whose folder is not seen from here is left alone, unless ``run_dir``
-    names its study.
+    host. A run of another host whose folder is not seen from here is left alone.
 
     Args:
-        uri: as for :func:`make_tracker`; None needs ``run_dir`` or means ``runs/mlflow.db``.
-        experiment: MLflow experiment.
-        run_dir: only this study.
+        uri: as for :func:`make_tracker`; None: ``mlflow.db`` in ``storage``.
+        experiment: MLflow experiment; None: every one.
+        storage: folder of the studies.
 
     Returns:
         How many runs were closed.
@@ -118,7 +125,7 @@ def reconcile(uri: str | None, experiment: str, run_dir: Path | None = None) -> 
     Raises:
         TrackingError: the store does not answer.
     """
-    resolved = resolve_uri(uri, run_dir or Path("runs/any"))
+    resolved = resolve_uri(uri, storage / "any")
     database = sqlite_file(resolved)
     if database is not None and not database.is_file():
         return 0
@@ -128,8 +135,8 @@ def reconcile(uri: str | None, experiment: str, run_dir: Path | None = None) -> 
     from tune.mlflow_runs import close_dead
 
     try:
-        found = client.get_experiment_by_name(experiment)
-        return close_dead(client, found.experiment_id, run_dir) if found else 0
+        found = client.search_experiments() if experiment is None else [client.get_experiment_by_name(experiment)]
+        return sum(close_dead(client, one.experiment_id) for one in found if one is not None)
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"tracking.uri: {mask(resolved)} does not answer ({first_line(error)}); start the server and try again"
