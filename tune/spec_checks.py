@@ -86,7 +86,7 @@ def _rungs(spec: SearchSpec, space: Space) -> None:
     if grace >= samples:
         raise SpecError(
             ("asha", "grace_samples"),
-            f"got {grace}; it must be below optim.samples ({samples}), the budget of a trial; try {max(1, samples // 9)}",
+            f"got {grace}; it must be below optim.samples ({samples}), a trial's budget; try {max(1, samples // 9)}",
         )
     batch = int(max(_values(spec, space, "optim.batch_size")))
     rungs = spec.rungs
