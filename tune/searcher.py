@@ -19,8 +19,6 @@ from tune.proposals import DefineByRun, propose
 from tune.space import Space, contains
 
 SpaceLike = DefineByRun | Mapping[str, BaseDistribution]
-Outcome = Literal["complete", "pruned", "failed"]
-
 FAILURE = "failure"
 """Key of a result that says why the trial failed; and of the Optuna trial's attribute with it."""
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -88,7 +86,7 @@ class RungSearch(Searcher):
         self._open: dict[int, optuna.Trial] = {}
         self._seen: dict[int, dict[int, float]] = {}
         self._params: dict[int, dict[str, Any]] = {}
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int, str] = {}
         self._given: set[int] = set()
         self._to_continue: deque[int] = deque()
         self._numbers: dict[str, int] = {}
@@ -131,7 +129,7 @@ class RungSearch(Searcher):
         number: int,
         params: Mapping[str, Any],
         rung_results: Mapping[int, float],
-        outcome: Outcome | None,
+        outcome: str | None,
     ) -> None:
         """Put a recorded trial back; call it in the order of the numbers, before the first ``suggest``.
 
@@ -140,11 +138,15 @@ class RungSearch(Searcher):
                 suggested again.
             params: its parameters.
             rung_results: resource used -> value, at each report.
-            outcome: None for a trial that is to continue: it is suggested again, under its number.
+            outcome: ``complete``, ``pruned`` or ``failed``; None for a trial that is to continue: it is
+                suggested again, under its number.
 
         Raises:
-            ValueError: the numbers do not ascend, or the parameters are no point of the space.
+            ValueError: the numbers do not ascend, no such outcome, or the parameters are no point of
+                the space.
         """
+        if outcome not in (None, *_STATES):
+            raise ValueError(f"outcome is {outcome!r}; it must be None or one of {', '.join(_STATES)}")
         if number < self._count:
             raise ValueError(f"trial {number} comes after trial {self._count - 1}; restore them in ascending order")
         while self._count < number:
@@ -248,7 +250,7 @@ class RungSearch(Searcher):
         self._seen[number][rung] = float(value)
         self._open[number].report(float(value), rung)
 
-    def _outcome(self, number: int, result: Mapping[str, Any] | None, error: bool) -> Outcome:
+    def _outcome(self, number: int, result: Mapping[str, Any] | None, error: bool) -> str:
         value = (result or {}).get(self.metric)
         if error or not self._seen[number] or (result and FAILURE in result):
             return "failed"
@@ -256,7 +258,7 @@ class RungSearch(Searcher):
             return "failed"
         return "complete" if self._rungs[-1] in self._seen[number] else "pruned"
 
-    def _tell(self, number: int, outcome: Outcome) -> None:
+    def _tell(self, number: int, outcome: str) -> None:
         value = self._seen[number].get(self._rungs[-1])
         if outcome == "complete" and value is None:  # without a value at the full budget it compares with none
             outcome = "pruned"
