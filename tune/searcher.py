@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import warnings
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -276,7 +277,9 @@ def _checked(space: DefineByRun, point: Mapping[str, Any]) -> dict[str, Any]:
     """The suggested part of a point. Optuna would take a value from outside, and draw one that is missing."""
     trial = FixedTrial(dict(point))
     try:
-        config = _config(space, trial)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a value from outside is an error here, below
+            config = _config(space, trial)
     except ValueError as error:
         raise ValueError(f"{dict(point)} is no point of the space: {error}") from None
     for key, value in point.items():
