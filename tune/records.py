@@ -114,8 +114,8 @@ class Records:
         if (folder / "params.json").is_file():
             return
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("results.jsonl", "outcome.json"):  # of one under this number that never came to start
-            (folder / name).unlink(missing_ok=True)
+        for stale in ("results.jsonl", "outcome.json"):  # of one under this number that never came to start
+            (folder / stale).unlink(missing_ok=True)
         document = {"number": number, "name": name, "params": params, "config": config, "time": time.time()}
         _write(folder / "params.json", document)
 
