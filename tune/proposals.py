@@ -1,17 +1,21 @@
-"""Which point to try next: Optuna's TPE on what became of the trials so far, and no point twice.
+"""Points of a define-by-run space: which to try next, and whether one belongs to it.
+
+The next is of Optuna's TPE, on what became of the trials so far, and none is tried twice.
 
 TPE: J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011; as in
 ``optuna.samplers.TPESampler``, multivariate and grouped by condition.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, BruteForceSampler, RandomSampler, TPESampler
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FixedTrial
+
+from tune.space import contains
 
 DefineByRun = Callable[[BaseTrial], dict[str, Any] | None]
 
@@ -54,6 +58,34 @@ def propose(study: optuna.Study, space: DefineByRun, *, seed: int, number: int) 
                 if frozenset(point.items()) not in tried:
                     break
             return point
+
+
+def config_at(space: DefineByRun, trial: BaseTrial) -> dict[str, Any]:
+    """What a trial runs with: the suggested parameters, and the constants that the space returns."""
+    returned = space(trial) or {}
+    return {**trial.params, **returned}
+
+
+def checked(space: DefineByRun, point: Mapping[str, Any]) -> dict[str, Any]:
+    """The suggested part of a point. Optuna would take a value from outside, and draw one that is missing.
+
+    Raises:
+        ValueError: it is no point of the space.
+    """
+    trial = FixedTrial(dict(point))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a value from outside is an error here, below
+            config = config_at(space, trial)
+    except ValueError as error:
+        raise ValueError(f"{dict(point)} is no point of the space: {error}") from None
+    for key, value in point.items():
+        if key not in config:
+            raise ValueError(f"{dict(point)} is no point of the space: '{key}' is not active there")
+        distribution = trial.distributions.get(key)
+        if value != config[key] or (distribution is not None and not contains(distribution, value)):
+            raise ValueError(f"{dict(point)} is no point of the space: {key}={value!r} is outside")
+    return dict(trial.params)
 
 
 def _drawn(study: optuna.Study, space: DefineByRun, sampler: BaseSampler) -> dict[str, Any]:

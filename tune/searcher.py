@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import warnings
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,11 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import BaseTrial, FixedTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from tune.proposals import DefineByRun, propose
-from tune.space import Space, contains
+from tune.proposals import DefineByRun, checked, config_at, propose
+from tune.space import Space
 
 SpaceLike = DefineByRun | Mapping[str, BaseDistribution]
 FAILURE = "failure"
@@ -77,7 +76,7 @@ class RungSearch(Searcher):
         self._rungs = tuple(rungs)
         self._resource = resource
         self._seed = seed
-        self._warm_start = [_checked(self._space, point) for point in warm_start]
+        self._warm_start = [checked(self._space, point) for point in warm_start]
         self._open_study = partial(_new_study, storage, study_name, mode)
         self._forget()
 
@@ -233,10 +232,10 @@ class RungSearch(Searcher):
     def _start(self, point: Mapping[str, Any]) -> int:
         """Open the study's next trial at a point."""
         number = self._count
-        self._study.enqueue_trial(_checked(self._space, point))
+        self._study.enqueue_trial(checked(self._space, point))
         trial = self._study.ask()
         assert trial.number == number, f"Optuna's study holds {trial.number} trials, this search {number}"
-        self._params[number] = _config(self._space, trial)
+        self._params[number] = config_at(self._space, trial)
         self._open[number], self._seen[number] = trial, {}
         return number
 
@@ -265,30 +264,6 @@ class RungSearch(Searcher):
             outcome = "pruned"
         self._study.tell(self._open.pop(number), value if outcome == "complete" else None, state=_STATES[outcome])
         self._outcomes[number] = outcome
-
-
-def _config(space: DefineByRun, trial: BaseTrial) -> dict[str, Any]:
-    """What a trial runs with: the suggested parameters, and the constants that the space returns."""
-    returned = space(trial) or {}
-    return {**trial.params, **returned}
-
-
-def _checked(space: DefineByRun, point: Mapping[str, Any]) -> dict[str, Any]:
-    """The suggested part of a point. Optuna would take a value from outside, and draw one that is missing."""
-    trial = FixedTrial(dict(point))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a value from outside is an error here, below
-            config = _config(space, trial)
-    except ValueError as error:
-        raise ValueError(f"{dict(point)} is no point of the space: {error}") from None
-    for key, value in point.items():
-        if key not in config:
-            raise ValueError(f"{dict(point)} is no point of the space: '{key}' is not active there")
-        distribution = trial.distributions.get(key)
-        if value != config[key] or (distribution is not None and not contains(distribution, value)):
-            raise ValueError(f"{dict(point)} is no point of the space: {key}={value!r} is outside")
-    return dict(trial.params)
 
 
 def _new_study(storage: str | None, name: str, mode: str) -> optuna.Study:
