@@ -26,7 +26,7 @@ from smolvla_core.data.behavior_episode import Checked, check_episode, write_epi
 from smolvla_core.data.behavior_layout import EASTER_EGGS
 from smolvla_core.data.behavior_meta import assign, refuse_unlike, write_metadata
 from smolvla_core.data.behavior_source import Keep, Selection, Source, open_source, select_episodes
-from smolvla_core.data.command_line import Parser, complain
+from smolvla_core.data.command_line import Parser, complain, print_anywhere
 from smolvla_core.data.workers import each
 from smolvla_core.errors import DataError, UserError
 
@@ -231,6 +231,7 @@ def _print_summary(summary: ImportSummary) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: exit code 0, 1 when interrupted, 2 on bad input."""
     args = _parse(argv)
+    print_anywhere()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
     shown = bar.add_task("reading", total=None)

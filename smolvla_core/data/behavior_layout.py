@@ -66,8 +66,9 @@ EASTER_EGGS_INSTRUCTION = (
     "are left in the basket."
 )
 
-_NUMBERS = frozenset({"episode_chunk", "episode_index"})
-_FIELDS = _NUMBERS | {"video_key"}
+NUMBERS = frozenset({"episode_chunk", "episode_index"})
+"""Placeholders of v2.1's paths that stand for numbers."""
+NUMBERS_V3 = frozenset({"chunk_index", "file_index"})
 _FORMAT = re.compile(r"(0?\d{1,2}d)?")
 _KEY = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
 
@@ -87,13 +88,19 @@ def episode_number(task: int, ordinal: int) -> int:
     return task * CHUNKS_SIZE + (ordinal + 1) * EPISODE_STEP
 
 
-def check_template(name: str, template: object, needs: frozenset[str] = frozenset({"episode_index"})) -> str:
+def check_template(
+    name: str,
+    template: object,
+    needs: frozenset[str] = frozenset({"episode_index"}),
+    numbers: frozenset[str] = NUMBERS,
+) -> str:
     """A path template of ``info.json``, refused unless it stays inside the dataset.
 
     Args:
         name: its key in ``info.json``.
         template: its value.
         needs: placeholders without which several files would share a path.
+        numbers: placeholders that it may have, beside ``video_key``.
 
     Raises:
         DataError: not a string, absolute, climbing with '..', or with an unknown or missing placeholder.
@@ -105,9 +112,9 @@ def check_template(name: str, template: object, needs: frozenset[str] = frozense
     except ValueError:
         raise DataError(f"{INFO_FILE}: {name} is {template!r}; its braces do not match") from None
     for _, field, spec, conversion in pieces:
-        allowed = _FORMAT if field in _NUMBERS else re.compile("")
-        if field not in _FIELDS or conversion or not allowed.fullmatch(spec or ""):
-            known = ", ".join(sorted(_FIELDS))
+        form = _FORMAT if field in numbers else re.compile("")
+        if field not in numbers | {"video_key"} or conversion or not form.fullmatch(spec or ""):
+            known = ", ".join(sorted(numbers | {"video_key"}))
             raise DataError(f"{INFO_FILE}: {name} has the placeholder '{field}:{spec}'; it may use {known}")
     missing = sorted(needs - {str(field) for _, field, _, _ in pieces})
     if missing:

@@ -1,6 +1,7 @@
 """What the data programs share on the command line: one line for every mistake."""
 
 import argparse
+import io
 import sys
 from typing import NoReturn
 
@@ -18,6 +19,13 @@ class Parser(argparse.ArgumentParser):
 def complain(message: object) -> None:
     """Print a mistake as one line on stderr."""
     print(f"error: {printable(str(message))}", file=sys.stderr)
+
+
+def print_anywhere() -> None:
+    """Let a terminal of few letters show question marks for the others, rather than end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def printable(text: str) -> str:
