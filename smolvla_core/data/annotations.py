@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smolvla_core.data.command_line import unreadable
+from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
 EPISODE_MAP = "meta/behavior_episodes.jsonl"

@@ -4,6 +4,7 @@
 layout), writes nothing, and ends with 0 (no failure), 1 (something failed) or 2 (bad input).
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.data.audit_episodes import (
     check_annotations,
     check_clock,
@@ -24,8 +26,8 @@ from smolvla_core.data.audit_numbers import check_constant, check_held, check_ou
 from smolvla_core.data.audit_page import AuditReport, render
 from smolvla_core.data.audit_read import read_recording
 from smolvla_core.data.audit_videos import OnClip, check_cameras
-from smolvla_core.data.command_line import Parser, complain, print_anywhere, printable
-from smolvla_core.errors import DataError, UserError
+from smolvla_core.data.wording import print_anywhere, printable
+from smolvla_core.errors import DataError
 
 OUTLIER_Z = 8.0
 SAMPLED_EPISODES = 20
@@ -96,27 +98,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--all-videos", action="store_true", help="look into the videos of every episode")
     args = parser.parse_args(argv)
     print_anywhere()
-    progress = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
-    shown = progress.add_task("auditing", total=None)
-    try:
-        with progress:
+    return answer(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+        shown = progress.add_task("auditing", total=None)
+        try:
             report = audit(
                 args.root,
                 z=args.z,
                 videos=None if args.all_videos else args.videos,
                 on_clip=lambda done, total: progress.update(shown, completed=done, total=total),
             )
-    except UserError as error:
-        complain(error)
-        return 2
-    except OSError as error:
-        complain(f"{error.filename or args.root}: cannot be read ({error.strerror}); check the path and the disk")
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 1
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror}); check the path and the disk"
+            raise DataError(f"{error.filename or args.root}: {reason}") from None
     render(report, Console())
-    return 1 if report.verdict == "fail" else 0
+    return FAILED if report.verdict == "fail" else OK
 
 
 if __name__ == "__main__":

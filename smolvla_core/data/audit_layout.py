@@ -16,7 +16,7 @@ from smolvla_core.data.behavior_layout import (
     check_template,
     check_video_key,
 )
-from smolvla_core.data.command_line import unreadable
+from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
 NOT_DOWNLOADED = ("observation.images.depth.", "observation.images.seg_")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from smolvla_core.data.audit_finding import Finding, Verdict
-from smolvla_core.data.command_line import printable
+from smolvla_core.data.wording import printable
 
 WIDTH = 80
 WIDEST = 110

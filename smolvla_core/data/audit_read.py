@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from smolvla_core.data.audit_layout import EpisodeFiles, files_of
 from smolvla_core.data.behavior_layout import ACTION, INFO_FILE, STATE
-from smolvla_core.data.command_line import unreadable
+from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
 Table = NDArray[np.float32]

@@ -20,19 +20,21 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.data import behavior_target as targets
 from smolvla_core.data.annotations import EPISODE_MAP
 from smolvla_core.data.behavior_episode import Checked, check_episode, write_episode
 from smolvla_core.data.behavior_layout import EASTER_EGGS
 from smolvla_core.data.behavior_meta import assign, refuse_unlike, write_metadata
 from smolvla_core.data.behavior_source import Keep, Selection, Source, open_source, select_episodes
-from smolvla_core.data.command_line import Parser, complain, print_anywhere
+from smolvla_core.data.wording import print_anywhere
 from smolvla_core.data.workers import each
-from smolvla_core.errors import DataError, UserError
+from smolvla_core.errors import DataError
 
 NAMED_EPISODES = 8
 SMALL_BYTES = 500_000_000
 MOST_WORKERS = 4
+CONTINUE = "run the same command again to continue"
 
 OnEpisode = Callable[[str, int, int], None]
 
@@ -232,6 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line: exit code 0, 1 when interrupted, 2 on bad input."""
     args = _parse(argv)
     print_anywhere()
+    return answer(lambda: _run(args), f"interrupted; {CONTINUE}")
+
+
+def _run(args: argparse.Namespace) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
     shown = bar.add_task("reading", total=None)
@@ -250,20 +256,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                     shown, description=f"{stage} episodes", completed=done, total=total
                 ),
             )
-    except UserError as error:
-        complain(error)
-        return 2
     except BrokenProcessPool:
-        complain("a worker process died (out of memory?); run the same command again to continue, with fewer --workers")
-        return 1
+        print(f"error: a worker process died (out of memory?); {CONTINUE}, with fewer --workers", file=sys.stderr)
+        return FAILED
     except OSError as error:
-        complain(f"{error}; run the same command again to continue")
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 1
+        print(f"error: {error}; {CONTINUE}", file=sys.stderr)
+        return FAILED
     _print_summary(summary)
-    return 0
+    return OK
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from smolvla_core.data.behavior_layout import is_depth
 from smolvla_core.data.behavior_source import Source
 from smolvla_core.data.behavior_stats import column_stats, picture_stats
 from smolvla_core.data.behavior_target import placed
-from smolvla_core.data.command_line import unreadable
 from smolvla_core.data.video_files import VideoFacts, frames_at, inspect_video
+from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
 FILES_PER_CHUNK = 1000

@@ -9,7 +9,7 @@ from typing import Any
 
 from smolvla_core.config import suggest
 from smolvla_core.data import behavior_layout as layout
-from smolvla_core.data.command_line import unreadable
+from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
 

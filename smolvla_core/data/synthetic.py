@@ -4,6 +4,7 @@
 road as the downloaded demonstrations (`smolvla_core.data.behavior` imports both).
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -21,14 +22,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.data import behavior_layout as layout
 from smolvla_core.data import synthetic_metadata as metadata
-from smolvla_core.data.command_line import Parser, complain
 from smolvla_core.data.synthetic_motion import Motion, perform
 from smolvla_core.data.synthetic_pictures import film, picture_sizes
 from smolvla_core.data.synthetic_scene import MAX_EGGS, Scene, draw_scene
 from smolvla_core.data.video_files import write_hevc
-from smolvla_core.errors import DataError, UserError
+from smolvla_core.errors import DataError
 
 SECONDS_PER_EGG = 2.0
 MIN_SECONDS = 1.0
@@ -169,6 +170,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--task", type=int, default=layout.EASTER_EGGS, help="task number (default 6)")
     parser.add_argument("--depth-and-seg", action="store_true", help="write depth and segmentation videos too")
     args = parser.parse_args(argv)
+    return answer(lambda: _run(args), "interrupted; nothing was left behind")
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         write_synthetic(
             args.out,
@@ -180,17 +185,11 @@ def main(argv: list[str] | None = None) -> int:
             depth_and_seg=args.depth_and_seg,
             progress=sys.stderr.isatty(),
         )
-    except UserError as error:
-        complain(error)
-        return 2
     except OSError as error:
-        complain(f"{error}; nothing was left behind")
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was left behind", file=sys.stderr)
-        return 1
+        print(f"error: {error}; nothing was left behind", file=sys.stderr)
+        return FAILED
     print(f"{args.out}: {args.episodes} episodes of task {args.task} ({layout.TASKS[args.task]})")
-    return 0
+    return OK
 
 
 if __name__ == "__main__":
