@@ -118,6 +118,8 @@ def _rows_v21(root: Path) -> dict[int, dict[str, Any]]:
                 rows[int(row["episode_index"])] = row
     except OSError as error:
         raise unreadable(path, error) from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is no text in UTF-8; download the file again") from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise DataError(f"{path}: line {number} is damaged; download the file again") from None
     return rows

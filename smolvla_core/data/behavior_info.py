@@ -129,5 +129,7 @@ def _read_jsonl(path: Path, needed: tuple[str, ...]) -> Iterator[dict[str, Any]]
         raise DataError(f"{path}: missing; download the meta folder too") from None
     except OSError as error:
         raise unreadable(path, error) from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is no text in UTF-8; download the file again") from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise DataError(f"{path}: line {number} is damaged; download the file again") from None
