@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.data import behavior_target as targets
 from smolvla_core.data.annotations import EPISODE_MAP
-from smolvla_core.data.behavior_episode import Checked, check_episode, write_episode
+from smolvla_core.data.behavior_episode import Checked, try_episode, write_episode
 from smolvla_core.data.behavior_layout import EASTER_EGGS
 from smolvla_core.data.behavior_meta import assign, refuse_unlike, write_metadata
 from smolvla_core.data.behavior_source import Keep, Selection, Source, open_source, select_episodes
@@ -142,7 +142,7 @@ def _check(
     source: Source, selection: Selection, workers: int, notify: Callable[[int, int], None]
 ) -> list[dict[str, Any]]:
     """What is known of every episode; all of them are read before the first mistake is reported."""
-    found = each(partial(_checked, source), selection.numbers, workers, notify)
+    found = each(partial(try_episode, source), selection.numbers, workers, notify)
     bad = {n: result for n, result in zip(selection.numbers, found, strict=True) if isinstance(result, str)}
     if bad:
         numbers = " ".join(str(number) for number in list(bad)[:NAMED_EPISODES])
@@ -152,13 +152,6 @@ def _check(
     good = [result for result in found if not isinstance(result, str)]
     refuse_unlike([Checked(**record) for record in good])
     return good
-
-
-def _checked(source: Source, number: int) -> dict[str, Any] | str:
-    try:
-        return asdict(check_episode(source, number))
-    except DataError as error:
-        return str(error)
 
 
 def _copy(source: Source, target: Path, episodes: list[Checked], notify: Callable[[int, int], None]) -> int:

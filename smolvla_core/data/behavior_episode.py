@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,14 @@ def check_episode(source: Source, number: int) -> Checked:
         read_annotation(annotation, length)
     widths = {key: values.shape[1] for key, values in columns.items()}
     return Checked(number, length, annotation.is_file(), widths, videos, stats)
+
+
+def try_episode(source: Source, number: int) -> dict[str, Any] | str:
+    """`check_episode` for a worker: what is known as JSON, or what is wrong in words."""
+    try:
+        return asdict(check_episode(source, number))
+    except DataError as error:
+        return str(error)
 
 
 def write_episode(source: Source, target: Path, checked: Checked, place: Place) -> None:
