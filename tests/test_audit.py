@@ -29,6 +29,7 @@ from tests.raw_behavior import (
     data_file,
     edit_column,
     edit_info,
+    set_column,
     video_file,
 )
 
@@ -142,6 +143,22 @@ def test_a_value_that_is_not_finite(raw, value):
     finding = only_fault(audit(raw), "values")
     assert finding.verdict == "fail"
     assert finding.found == ("action: 1 value in 1 episode is not finite; the first is dim 3, episode 60020, frame 5")
+
+
+def test_numbers_that_were_never_written(raw):
+    edit_column(data_file(raw, SECOND), STATE, lambda values: np.full_like(values, 3e38))
+    finding = audit(raw).of("values")[0]
+    assert (finding.verdict, finding.found) == ("warn", "state: values beyond 1,000,000 in dims 0–255")
+
+
+def test_no_time_stamps_are_fine_and_some_are_not(raw):
+    for number in (60010, 60020, 60030):
+        set_column(data_file(raw, number), "timestamp", None)
+    with pytest.raises(DataError, match="some files have a column 'timestamp' and some do not"):
+        audit(raw)
+    set_column(data_file(raw, 60040), "timestamp", None)
+    (finding,) = audit(raw).of("time stamps")
+    assert (finding.verdict, finding.found) == ("ok", "none stored; frames are taken to be 1/30 s apart")
 
 
 def later(frames):

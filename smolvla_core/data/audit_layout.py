@@ -1,7 +1,7 @@
 """Where a dataset's videos, instructions and annotations are, by its version's metadata. E episodes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def _rows_v21(root: Path) -> dict[int, dict[str, Any]]:
             number += 1
             if line.strip():
                 row = json.loads(line)
-                rows[int(row["episode_index"])] = row
+                rows[int(row["episode_index"])] = row | {"length": int(row["length"])}
     except OSError as error:
         raise unreadable(path, error) from None
     except UnicodeDecodeError:
@@ -158,6 +158,6 @@ def _annotations(root: Path, info: Mapping[str, Any], numbers: Sequence[int]) ->
 
 
 def _joined(tasks: Any) -> str:
-    if tasks is None or isinstance(tasks, str):
-        return tasks or ""
-    return "; ".join(str(task) for task in tasks)
+    if isinstance(tasks, str):
+        return tasks
+    return "; ".join(str(task) for task in tasks) if isinstance(tasks, Iterable) else ""

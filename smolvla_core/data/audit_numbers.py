@@ -11,6 +11,7 @@ from smolvla_core.data.audit_read import Recording, Table
 from smolvla_core.state import release_of, top32_indices
 
 CONSTANT_RANGE = 1e-6
+HUGE = 1e6
 BLOCK = 16
 """Dims that are copied together: as many as one cache line of a row holds."""
 HELD_WITHIN_S = 0.5
@@ -20,9 +21,13 @@ LEAST_CHANGES = 20
 
 
 def check_values(recording: Recording) -> list[Finding]:
-    """NaN and infinity."""
+    """NaN and infinity, and numbers too large for any robot."""
     findings = []
     for name, rows in _vectors(recording):
+        huge = [dim for dim, column in columns(rows) if np.abs(filled(column)).max() > HUGE]
+        if huge:
+            found = f"{name}: values beyond {HUGE:,.0f} in {dims(huge)}"
+            findings.append(Finding("values", "warn", found, "a wrong unit, or numbers that were never written?"))
         rows_with = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(rows_with) == 0:
             continue

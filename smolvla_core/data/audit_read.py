@@ -5,7 +5,6 @@ a check could report.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from smolvla_core.data.audit_layout import EpisodeFiles, files_of
-from smolvla_core.data.behavior_layout import ACTION, INFO_FILE, STATE
+from smolvla_core.data.behavior_layout import ACTION, INFO_FILE, MOST_FPS, STATE
 from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
@@ -83,7 +82,9 @@ def read_recording(root: Path) -> Recording:
         return _assemble(root, info)
     except DataError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
+    except KeyError as error:
+        raise DataError(f"{root / 'meta'}: damaged, it lacks {error}; download it again") from None
+    except (TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(f"{root / 'meta'}: damaged ({type(error).__name__}: {error}); download it again") from None
 
 
@@ -106,8 +107,8 @@ def _read_info(path: Path) -> dict[str, Any]:
         if key not in features:
             raise DataError(f"{path}: declares no '{key}'; it has {', '.join(sorted(features))}")
     fps = info.get("fps")
-    if isinstance(fps, bool) or not isinstance(fps, int | float) or not (math.isfinite(fps) and fps > 0):
-        raise DataError(f"{path}: fps is {fps!r}; it must be a number above 0")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= MOST_FPS:
+        raise DataError(f"{path}: fps is {repr(fps)[:40]}; it must be a number above 0, up to {MOST_FPS}")
     return dict(info)
 
 
@@ -169,8 +170,10 @@ def _read_columns(root: Path) -> dict[str, NDArray[Any]]:
             raise DataError(
                 f"{files[odd]}: '{key}' has {widths[odd]} dims, {files[0].name} has {widths[0]}; leave it out"
             )
-    if len(parts[TIMESTAMP]) != len(parts[EPISODE]):
+    if not parts[TIMESTAMP]:
         del parts[TIMESTAMP]
+    elif len(parts[TIMESTAMP]) != len(parts[EPISODE]):
+        raise DataError(f"{root / 'data'}: some files have a column '{TIMESTAMP}' and some do not; download it again")
     return {key: np.concatenate(values) for key, values in parts.items()}
 
 
@@ -181,7 +184,7 @@ def _read_file(file: Path) -> pa.Table:
         if absent:
             raise DataError(f"{file}: has no column '{absent[0]}'; download it again")
         optional = [TIMESTAMP] if TIMESTAMP in present else []
-        return pq.read_table(file, columns=[STATE, ACTION, EPISODE, *optional], partitioning=None)
+        return pq.read_table(file, columns=[STATE, ACTION, EPISODE, *optional], page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise unreadable(file, error) from None
 

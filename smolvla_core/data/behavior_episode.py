@@ -142,7 +142,7 @@ def read_columns(source: Source, number: int) -> dict[str, NDArray[np.float32]]:
         absent = set(wanted) - set(pq.read_schema(path).names)
         if absent:
             raise DataError(f"{path}: has no column '{min(absent)}'; download it again")
-        table = pq.read_table(path, columns=wanted)
+        table = pq.read_table(path, columns=wanted, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise unreadable(path, error) from None
     if table.num_rows == 0:
@@ -215,4 +215,4 @@ def _write_parquet(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
     for key, values in columns.items():
         flat = pa.array(values.reshape(-1))
         arrays[key] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    pq.write_table(pa.table(arrays), path)
+    pq.write_table(pa.table(arrays), path, write_page_checksum=True)

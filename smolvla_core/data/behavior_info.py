@@ -1,7 +1,6 @@
 """What a download of the 2025 challenge says of itself: its metadata files, read and checked."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from smolvla_core.config import suggest
 from smolvla_core.data import behavior_layout as layout
-from smolvla_core.data.wording import unreadable
+from smolvla_core.data.wording import printable, unreadable
 from smolvla_core.errors import DataError
 
 
@@ -41,8 +40,8 @@ def read_info(root: Path) -> dict[str, Any]:
         raise DataError(f"{root}: is LeRobot {version} already and needs no import; use the folder as it is")
     if version != "v2.1":
         raise DataError(f"{path}: codebase_version is {version}; only the 2025 release (v2.1) is imported")
-    for name in ("fps", "chunks_size"):
-        info[name] = _whole(path, name, info.get(name))
+    info["fps"] = _whole(path, "fps", info.get("fps"), layout.MOST_FPS)
+    info["chunks_size"] = _whole(path, "chunks_size", info.get("chunks_size"), 10**9)
     info.setdefault("annotation_path", layout.ANNOTATION_PATH)
     for name in ("data_path", "annotation_path"):
         info[name] = layout.check_template(name, info.get(name))
@@ -92,10 +91,10 @@ def width_of(feature: Mapping[str, Any]) -> int | None:
     return width if isinstance(width, int) else None
 
 
-def _whole(path: Path, name: str, value: object) -> int:
-    if isinstance(value, int | float) and math.isfinite(value) and value == int(value) >= 1 and value is not True:
+def _whole(path: Path, name: str, value: object, most: int) -> int:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= most and value == int(value):
         return int(value)
-    raise DataError(f"{path}: {name} is {value!r}; it must be a whole number above 0")
+    raise DataError(f"{path}: {name} is {printable(repr(value))[:40]}; it must be a whole number from 1 to {most}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

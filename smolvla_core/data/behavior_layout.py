@@ -13,6 +13,8 @@ from types import MappingProxyType
 from smolvla_core.errors import DataError
 
 FPS = 30
+MOST_FPS = 1000
+"""A higher rate in ``info.json`` is damage."""
 STATE_WIDTH = 256
 ACTION_WIDTH = 23
 CAM_POSES_WIDTH = 21
