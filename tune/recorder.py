@@ -77,15 +77,15 @@ class Recorder(Callback):
         if checkpoint is not None:
             # what Ray itself does when it restores an experiment; the old state is deleted after the next
             trial.on_checkpoint(_TrainingResult(checkpoint=Checkpoint(checkpoint), metrics={}))
-        self._start(number, samples)
+        self._start(number, trial, samples)
 
-    def _start(self, number: int, samples: int = 0) -> None:
+    def _start(self, number: int, trial: Any, samples: int = 0) -> None:
         params = self._searcher.params(number)
         name = self._names[number] if number < len(self._names) else None
         config = self._make_config(params)
         self._records.start_trial(number, name, params, config)
         self._tracker.start_trial(number, name, params, config)
-        self._running[number] = {}
+        self._running[number] = {"ray.trial_id": trial.trial_id}
         self._events.started(number, name, params, samples)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
@@ -127,7 +127,7 @@ class Recorder(Callback):
         """Record a trial whose process died once too often, or could not start."""
         number = self._searcher.number(trial.trial_id)
         if number not in self._running:
-            self._start(number)
+            self._start(number, trial)
         self._end(number, "failed", death_of(trial))
 
     def on_experiment_end(self, trials: list, **info: Any) -> None:
