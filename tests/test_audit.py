@@ -11,7 +11,7 @@ from rich.console import Console
 
 from smolvla_core.data.audit import audit, main
 from smolvla_core.data.audit_finding import percent, runs
-from smolvla_core.data.audit_lag import check_lag
+from smolvla_core.data.audit_lag import check_lag, comparable_dims
 from smolvla_core.data.audit_layout import EpisodeFiles
 from smolvla_core.data.audit_motion import check_idle, idle_frames
 from smolvla_core.data.audit_numbers import check_constant, check_held, check_outliers, held_frames
@@ -333,6 +333,14 @@ def test_lag_pairs_dims_by_name_and_needs_a_pairing():
     assert "4 frames (0.13 s, r 1.00) in every dim that moves" in finding.found
     (finding,) = check_lag(recording(path[:, :2], path))
     assert finding.found.startswith("not measured")
+
+
+def test_an_r1pro_s_parts_are_paired_in_both_releases():
+    old = comparable_dims(recording(np.zeros((9, 23)), np.zeros((9, 256)), robot="R1Pro"))
+    new = comparable_dims(recording(np.zeros((9, 23)), np.zeros((9, 61)), robot="R1Pro"))
+    assert [pair.action for pair in old] == [pair.action for pair in new] == [*range(14), *range(15, 22)]
+    assert [pair.state for pair in old] == [253, 254, 255, *range(236, 240), *range(158, 165), *range(197, 204)]
+    assert [pair.state for pair in new] == [0, 1, 2, *range(53, 57), *range(3, 10), *range(28, 35)]
 
 
 def test_actions_that_copy_the_state_or_have_nothing_to_do_with_it():

@@ -266,6 +266,18 @@ def test_two_imports_at_once_do_not_meet(raw, imported, tmp_path):
     assert contents(target) == contents(imported)
 
 
+def test_an_import_that_ended_meanwhile_is_left_alone(raw, tmp_path):
+    target, stamps = tmp_path / "dataset", {}
+
+    def other(stage, done, total):
+        if (stage, done) == ("checking", 2) and not stamps:
+            import_behavior(raw, target)
+            stamps.update({path: path.stat().st_mtime_ns for path in target.rglob("*") if path.is_file()})
+
+    assert import_behavior(raw, target, on_episode=other).already_done == EPISODES
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*") if path.is_file()} == stamps
+
+
 def test_another_command_does_not_continue_an_import(raw, tmp_path):
     target = tmp_path / "dataset"
     with pytest.raises(StoppedError):
@@ -297,9 +309,9 @@ def test_command_line_says_what_it_did(raw, tmp_path, capsys):
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r".*/dataset: 2 episodes, \d+ frames of hiding_Easter_eggs", lines[0])
-    assert lines[1] == "  196 more episodes are listed but not on disk"
+    assert lines[1] == "  listed, but not on disk: 196 episodes"
     assert main(arguments) == 0
-    assert "  2 episodes were there already, 0 imported now" in capsys.readouterr().out
+    assert "  there already: 2 episodes; imported now: 0" in capsys.readouterr().out
     assert main([str(raw), "--task", "hiding_Easter_egg", "--out", str(tmp_path / "other")]) == 2
     complaint = capsys.readouterr().err
     assert complaint.startswith("error: --task: ")

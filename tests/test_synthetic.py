@@ -307,7 +307,7 @@ def test_depth_and_segmentation_show_the_same_scene(acted):
 def test_command_line(tmp_path, capsys):
     arguments = [str(tmp_path / "out"), "--episodes", "1", "--seconds", "1", "--size", "32"]
     assert main(arguments) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'out'}: 1 episodes of task 6 (hiding_Easter_eggs)\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'out'}: 1 episode of task 6 (hiding_Easter_eggs)\n"
     assert main(arguments) == 2
     assert re.search(r"^error: .*out: exists and is not an empty folder; .*\n$", capsys.readouterr().err)
 

@@ -7,6 +7,7 @@ import numpy as np
 from smolvla_core.data.annotations import SkillSpan, load_annotations, manipulation_spans, read_annotation
 from smolvla_core.data.audit_finding import Finding, episodes
 from smolvla_core.data.audit_read import Recording
+from smolvla_core.data.wording import counted
 from smolvla_core.errors import DataError
 
 CLOCK_TOLERANCE_S = 1e-4
@@ -48,8 +49,7 @@ def check_lengths(recording: Recording) -> list[Finding]:
     """Very short and very long episodes, and episodes recorded twice."""
     seconds = recording.lengths / recording.fps
     middle = float(np.median(seconds))
-    count = f"{len(seconds)} {'episode' if len(seconds) == 1 else 'episodes'}"
-    found = f"{count} of {seconds.min():.1f} to {seconds.max():.1f} s, median {middle:.1f} s"
+    found = f"{counted(len(seconds), 'episode')} of {seconds.min():.1f} to {seconds.max():.1f} s, median {middle:.1f} s"
     findings = []
     for chosen, text, todo in (
         (recording.lengths == 1, "one frame only", "remove them"),
@@ -80,12 +80,14 @@ def check_clock(recording: Recording) -> list[Finding]:
     if len(wrong) == 0:
         return [Finding("time stamps", "ok", f"every frame stands on the {recording.fps:g} Hz grid")]
     steps = np.diff(recording.seconds)[np.diff(recording.episode) == 0]
-    found = f"{len(wrong)} frames are off the {recording.fps:g} Hz grid, the first {recording.where(int(wrong[0]))}"
+    found = (
+        f"{counted(len(wrong), 'frame')} off the {recording.fps:g} Hz grid, the first {recording.where(int(wrong[0]))}"
+    )
     details = []
     gaps, back = int((steps > 1.5 / recording.fps).sum()), int((steps <= 0).sum())
     rate = 1.0 / float(np.median(steps)) if len(steps) and np.median(steps) > 0 else recording.fps
-    details += [f"{gaps} {'gap' if gaps == 1 else 'gaps'}"] if gaps else []
-    details += [f"{back} {'step' if back == 1 else 'steps'} back"] if back else []
+    details += [counted(gaps, "gap")] if gaps else []
+    details += [f"{counted(back, 'step')} back"] if back else []
     details += [f"the usual rate is {rate:.2f} Hz"] if abs(rate / recording.fps - 1) > 0.01 else []
     todo = "resample those episodes to a fixed rate, or correct fps in info.json; lerobot refuses such frames"
     return [Finding("time stamps", "fail", "; ".join([found, *details]), todo)]

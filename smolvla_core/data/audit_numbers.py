@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from smolvla_core.data.audit_finding import Finding, dims, percent
 from smolvla_core.data.audit_read import Recording, Table
+from smolvla_core.data.wording import counted
 from smolvla_core.state import release_of, top32_indices
 
 CONSTANT_RANGE = 1e-6
@@ -35,7 +36,7 @@ def check_values(recording: Recording) -> list[Finding]:
         row, dim = int(rows_with[0]), int(np.flatnonzero(bad[0])[0])
         episodes = len(np.unique(recording.episode[rows_with]))
         found = (
-            f"{name}: {_count(int(bad.sum()), 'value')} in {_count(episodes, 'episode')} "
+            f"{name}: {counted(int(bad.sum()), 'value')} in {counted(episodes, 'episode')} "
             f"{'is' if bad.sum() == 1 else 'are'} not finite; the first is dim {dim}, {recording.where(row)}"
         )
         todo = "repair or remove those episodes; one NaN makes every loss NaN"
@@ -111,7 +112,7 @@ def check_outliers(recording: Recording, z: float) -> list[Finding]:
         if outlying:
             frames = int(beyond.sum())
             found = (
-                f"{name}: {_count(frames, 'frame')} ({percent(frames, len(rows))}) beyond |z| {z:g} in "
+                f"{name}: {counted(frames, 'frame')} ({percent(frames, len(rows))}) beyond |z| {z:g} in "
                 f"{dims(outlying)}; the worst, {worst:.0f}, in dim {which}, {recording.where(row)}"
             )
             todo = "look at that frame: a glitch, or a rare but real motion or force?"
@@ -154,7 +155,3 @@ def value_range(rows: Table) -> NDArray[np.float64]:
 
 def _vectors(recording: Recording) -> tuple[tuple[str, Table], tuple[str, Table]]:
     return ("action", recording.action), ("state", recording.state)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

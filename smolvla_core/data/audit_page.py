@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from smolvla_core.data.audit_finding import Finding, Verdict
-from smolvla_core.data.wording import printable
+from smolvla_core.data.wording import counted, printable
 
 WIDTH = 80
 WIDEST = 110
@@ -71,11 +71,11 @@ def _page(report: AuditReport, width: int) -> Iterator[Text]:
 
 
 def _head(report: AuditReport) -> Iterator[str]:
-    count = f"{len(report.lengths)} {'episode' if len(report.lengths) == 1 else 'episodes'}"
+    size = f"{counted(len(report.lengths), 'episode')}, {counted(report.frames, 'frame')}"
     minutes = report.frames / report.fps / 60
     yield str(report.root)
     yield (
-        f"LeRobot {report.version}, {report.robot_type or 'robot not named'}: {count}, {report.frames:,} frames "
+        f"LeRobot {report.version}, {report.robot_type or 'robot not named'}: {size} "
         f"({minutes:.1f} min) at {report.fps:g} Hz; state of {report.state_width} dims, action of {report.action_width}"
     )
     for text in report.instructions[:SHOWN_INSTRUCTIONS]:

@@ -27,7 +27,7 @@ from smolvla_core.data.behavior_episode import Checked, try_episode, write_episo
 from smolvla_core.data.behavior_layout import EASTER_EGGS
 from smolvla_core.data.behavior_meta import assign, refuse_unlike, write_metadata
 from smolvla_core.data.behavior_source import Keep, Selection, Source, open_source, select_episodes
-from smolvla_core.data.wording import print_anywhere
+from smolvla_core.data.wording import counted, print_anywhere
 from smolvla_core.data.workers import each
 from smolvla_core.errors import DataError
 
@@ -109,8 +109,9 @@ def import_behavior(
         workers = workers or _paying_workers(plan)
         records = targets.saved_records(target) or _check(source, selection, workers, partial(notify, "checking"))
         with targets.held(target, plan):
-            targets.save_records(target, records)
-            already = _copy(source, target, [Checked(**r) for r in records], partial(notify, "copying"))
+            if not targets.is_complete(target):  # another import may have ended while this one checked
+                targets.save_records(target, records)
+                already = _copy(source, target, [Checked(**r) for r in records], partial(notify, "copying"))
     targets.finish(target)
     return _summary(source, target, selection, already)
 
@@ -206,21 +207,22 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _print_summary(summary: ImportSummary) -> None:
     fresh = summary.episodes - summary.already_done
-    print(f"{summary.root}: {summary.episodes} episodes, {summary.frames} frames of {summary.task_name}")
+    size = f"{counted(summary.episodes, 'episode')}, {counted(summary.frames, 'frame')}"
+    print(f"{summary.root}: {size} of {summary.task_name}")
     if summary.already_done:
-        print(f"  {summary.already_done} episodes were there already, {fresh} imported now")
+        print(f"  there already: {counted(summary.already_done, 'episode')}; imported now: {fresh:,}")
     if summary.not_on_disk:
-        print(f"  {summary.not_on_disk} more episodes are listed but not on disk")
+        print(f"  listed, but not on disk: {counted(summary.not_on_disk, 'episode')}")
     if summary.unlisted:
-        print(
-            f"  {len(summary.unlisted)} files left out that meta/episodes.jsonl does not list, as {summary.unlisted[0]}"
-        )
+        left = f"{counted(len(summary.unlisted), 'file')}, the first {summary.unlisted[0].name}"
+        print(f"  on disk, but not listed in meta/episodes.jsonl, and left out: {left}")
     for line in summary.skipped:
-        print(f"  left out {line}")
+        print(f"  left out: {line}")
     if summary.without_annotation:
-        print(f"  {summary.without_annotation} episodes have no annotation")
+        print(f"  without an annotation: {counted(summary.without_annotation, 'episode')}")
     if summary.length_differs:
-        print(f"  {summary.length_differs} episodes differ in length from episodes.jsonl; the files' own was taken")
+        differs = counted(summary.length_differs, "episode")
+        print(f"  of another length than episodes.jsonl says: {differs}; the files' own was taken")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

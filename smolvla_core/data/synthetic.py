@@ -29,6 +29,7 @@ from smolvla_core.data.synthetic_motion import Motion, perform
 from smolvla_core.data.synthetic_pictures import film, picture_sizes
 from smolvla_core.data.synthetic_scene import MAX_EGGS, Scene, draw_scene
 from smolvla_core.data.video_files import write_hevc
+from smolvla_core.data.wording import counted
 from smolvla_core.errors import DataError
 
 SECONDS_PER_EGG = 2.0
@@ -188,7 +189,7 @@ def _run(args: argparse.Namespace) -> int:
     except OSError as error:
         print(f"error: {error}; nothing was left behind", file=sys.stderr)
         return FAILED
-    print(f"{args.out}: {args.episodes} episodes of task {args.task} ({layout.TASKS[args.task]})")
+    print(f"{args.out}: {counted(args.episodes, 'episode')} of task {args.task} ({layout.TASKS[args.task]})")
     return OK
 
 

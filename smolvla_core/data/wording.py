@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def counted(number: int, noun: str) -> str:
+    """'1 episode', '1,435 frames'."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def unreadable(path: object, error: Exception) -> DataError:
     """The error for a file that is there and cannot be read; permissions are named, the rest is damage."""
     if isinstance(error, PermissionError):
