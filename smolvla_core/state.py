@@ -186,10 +186,12 @@ def select_state(config: StateConfig, raw_width: int, robot_type: str | None) ->
             dim that the standard track forbids.
     """
     release = release_of(raw_width, robot_type)
-    indices = _resolve(config, raw_width, release)
+    indices = _resolve(config, raw_width, release, robot_type)
     out_of_range = [dim for dim in indices if not 0 <= dim < raw_width]
     if out_of_range:
-        raise ConfigError(f"state.indices: {out_of_range[0]} is outside the raw state's 0..{raw_width - 1}")
+        raise ConfigError(
+            f"state.indices: {out_of_range[0]} is outside the raw state's 0..{raw_width - 1}; give dims within it"
+        )
     if len(set(indices)) < len(indices):
         raise ConfigError("state.indices: a dim is listed twice; list each once")
     if release is not None and config.track == "standard":
@@ -197,7 +199,7 @@ def select_state(config: StateConfig, raw_width: int, robot_type: str | None) ->
     return StateSelection(indices, raw_width, release)
 
 
-def _resolve(config: StateConfig, raw_width: int, release: str | None) -> tuple[int, ...]:
+def _resolve(config: StateConfig, raw_width: int, release: str | None, robot_type: str | None) -> tuple[int, ...]:
     if config.indices:
         return config.indices
     if not config.keys and config.preset in ("all", "identity"):
@@ -205,8 +207,8 @@ def _resolve(config: StateConfig, raw_width: int, release: str | None) -> tuple[
     if release is None:
         wanted = "state.keys" if config.keys else f"state.preset '{config.preset}'"
         raise ConfigError(
-            f"{wanted} needs an R1Pro state of 256 (2025) or 61 (2026) dims, the dataset's has {raw_width}; "
-            "set state.preset to identity or give state.indices"
+            f"{wanted} needs an R1Pro state of 256 (2025) or 61 (2026) dims, the dataset's robot_type is "
+            f"{robot_type!r} and its state has {raw_width}; set state.preset to identity or give state.indices"
         )
     if config.keys:
         return key_dims(config.keys, release)
@@ -221,7 +223,8 @@ def _refuse_forbidden(indices: Sequence[int], release: str) -> None:
     if not taken:
         return
     key = next(key for key, dims in RELEASES[release].items() if taken[0] in dims)
+    others = f" and {len(taken) - 1} more are" if len(taken) > 1 else " is"
     raise ConfigError(
-        f"state: dim {taken[0]} ('{key}') and {len(taken) - 1} more are forbidden in the standard track; "
+        f"state: dim {taken[0]} ('{key}'){others} forbidden in the standard track; "
         "choose other dims or set state.track to open"
     )
