@@ -44,7 +44,7 @@ def check_idle(recording: Recording) -> list[Finding]:
         f"{percent(waiting, frames)} of all: {percent(head, frames)} before the first motion, "
         f"{percent(tail, frames)} after the last"
     )
-    found += f"; the longest pause between is {pause / recording.fps:.1f} s" if pause else ""
+    found += f"; the longest pause between is {pause / recording.fps:.1f} s" if pause >= 0.1 * recording.fps else ""
     if waiting > IDLE_WARN * frames:
         todo = "cut the ends off; much idleness teaches the policy to wait"
         findings.append(Finding("idle frames", "warn", found, todo))
