@@ -1,5 +1,6 @@
 """The short search: every branch of the space is in it, and nothing that is long, remote or far away."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,10 @@ def test_other_mistakes_are_told_before_data_is_written(tmp_path, monkeypatch):
 
 
 def test_the_demos_data_is_written_once(tmp_path, monkeypatch):
+    from smolvla_core.data import synthetic
+
+    small = partial(synthetic.write_synthetic, episodes=2, seconds=1.0, size=48)
+    monkeypatch.setattr(synthetic, "write_synthetic", small)
     monkeypatch.chdir(tmp_path)
     first = smoke.demo_data()
     assert first == tmp_path / "runs/demo_data/lerobot"
