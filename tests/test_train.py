@@ -99,6 +99,8 @@ def test_command_line(generic_root, cache_dir, tmp_path, capsys):
         ({"eval__horizon_s": 2.0}, ConfigError, "eval.horizon_s is 2 s, 20 steps at 10 Hz"),
         ({"state__preset": "top32"}, ConfigError, "set state.preset to identity"),
         ({"policy__max_state_dim": 8}, ConfigError, "10 dims are selected, policy.max_state_dim is 8"),
+        ({"policy__max_state_dim": 16}, ConfigError, "policy.max_state_dim is 16, the checkpoint has 32"),
+        ({"state__features": ["contact_force"]}, ConfigError, "contact_force needs R1Pro's named state"),
         ({"policy__tokenizer_max_length": 3}, ConfigError, "would be cut"),
         ({"eval__critical": "annotation"}, ConfigError, "nothing for the rule 'annotation'"),
         (

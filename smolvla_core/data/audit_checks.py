@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.data.audit_read import Recording, Table
-from smolvla_core.state import RELEASES, release_of
+from smolvla_core.r1pro import RELEASES
+from smolvla_core.state import release_of
 
 Verdict = Literal["ok", "warn", "fail"]
 
