@@ -95,7 +95,7 @@ class StateConfig(Section):
     Lists may be written as one text with commas, so that a search can choose among several.
     """
 
-    preset: str | None = "top32"
+    preset: str | None = Field(default="top32", examples=list(PRESETS))
     """A name in ``smolvla_core.r1pro.PRESETS``. None: ``keys`` or ``indices`` are given instead."""
     keys: tuple[str, ...] = ()
     """Explicit key names in place of a preset, e.g. ``[base_qvel, trunk_qpos]``."""

@@ -14,7 +14,7 @@ from smolvla_core.train import train
 from smolvla_core.trial import prepare, resolve
 from tests.core_fixtures import tiny_trial
 from tests.release_2026 import SIZE, scripted, state_2026
-from tests.test_checkpoint import noise_for, predict_with_ours, predict_with_stock_lerobot
+from tests.test_checkpoint import noise_for, predict_from_checkpoint, predict_with_ours
 
 CAMERA_KEYS = [f"observation.rgb.{name}" for name in ("head", "left_wrist", "right_wrist")]
 
@@ -79,7 +79,7 @@ def test_its_policy_takes_its_raw_observation(release_2026_root, cache_dir, tmp_
     noise = noise_for(trial, rows)
     save_state(trial.learner, tmp_path / "state")
     export_policy(tmp_path / "state", tmp_path / "policy")
-    stock = predict_with_stock_lerobot(tmp_path / "policy", trial, rows, noise, tmp_path)
+    stock = predict_from_checkpoint(tmp_path / "policy", trial, rows, noise)
     np.testing.assert_allclose(stock, predict_with_ours(trial, rows, noise), rtol=1e-4, atol=1e-5)
 
 

@@ -38,7 +38,10 @@ def test_another_seed_gives_others(trial_config):
     assert collect(trial_config)[1][-1]["train/loss"] != collect(other)[1][-1]["train/loss"]
 
 
-@pytest.mark.parametrize("values", [{}, {"optim__ema_decay": 0.9}, {"optim__schedule": "cosine"}])
+JITTERED = {"augment__brightness": 0.3, "augment__color_views": 3}
+
+
+@pytest.mark.parametrize("values", [{}, {"optim__ema_decay": 0.9}, {"optim__schedule": "cosine"}, JITTERED])
 def test_resume_is_exact(generic_root, cache_dir, tmp_path, values):
     config = tiny_trial(generic_root, cache_dir, eval__at=[8], **values)
     _, uninterrupted = collect(config)
