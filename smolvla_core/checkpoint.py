@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from smolvla_core.command import OK, answer
 from smolvla_core.config import TrialConfig
 from smolvla_core.data.dataset import TASK_INFO
 from smolvla_core.errors import DataError, UserError
@@ -260,7 +261,8 @@ def _publish(staging: Path, folder: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """``python -m smolvla_core.checkpoint export STATE OUT`` and ``... relocate FOLDER``."""
-    try:
+
+    def command() -> int:
         match arguments:
             case ["export", state, out]:
                 export_policy(Path(state), Path(out))
@@ -268,10 +270,9 @@ def main(arguments: list[str]) -> int:
                 relocate(Path(folder))
             case _:
                 raise UserError("usage: python -m smolvla_core.checkpoint export STATE OUT | relocate FOLDER")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return OK
+
+    return answer(command)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ def answer(command: Callable[[], int], when_interrupted: str = "interrupted") ->
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # a library's words within it may run over several lines
+        line = " ".join(part.strip() for part in str(error).splitlines() if part.strip())
+        print(f"error: {line}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(when_interrupted, file=sys.stderr)

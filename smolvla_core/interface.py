@@ -155,12 +155,13 @@ def _resolve_cameras(
     if expected is not None:
         for key in pairs:
             if key not in expected:
-                raise ConfigError(f"data.cameras: the policy has no camera '{_short(key)}'{_one_of(key, expected)}")
+                near = suggest(_short(key), map(_short, expected))
+                raise ConfigError(f"data.cameras: the policy has no camera '{_short(key)}'{near}")
         pairs = {key: pairs[key] for key in expected if key in pairs}
     views = []
     for policy_key, dataset_key in pairs.items():
         if dataset_key not in available:
-            raise ConfigError(f"data.cameras: the dataset has no '{dataset_key}'{_one_of(dataset_key, available)}")
+            raise ConfigError(f"data.cameras: the dataset has no '{dataset_key}'{suggest(dataset_key, available)}")
         height, width = _size(dataset, dataset_key)
         views.append(CameraView(policy_key, dataset_key, height, width))
     if len({view.dataset_key for view in views}) < len(views):
@@ -195,10 +196,6 @@ def _image_key(name: str) -> str:
 
 def _short(key: str) -> str:
     return key.removeprefix(IMAGE_PREFIX)
-
-
-def _one_of(key: str, valid: Sequence[str]) -> str:
-    return suggest(key, valid)
 
 
 def _moments_to_dict(moments: Moments) -> dict[str, list[float]]:

@@ -3,7 +3,6 @@
 ``python -m smolvla_core.segments CONFIG.yaml --out segments.html`` draws a few episodes to look at.
 """
 
-import argparse
 import hashlib
 import os
 import sys
@@ -12,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_core.command import OK, Parser, answer
 from smolvla_core.config import SegmentConfig, TrialConfig, load_config
 from smolvla_core.data.dataset import Dataset, open_dataset
 from smolvla_core.data.legacy import cache_home
-from smolvla_core.errors import ConfigError, UserError
+from smolvla_core.errors import ConfigError
 from smolvla_core.r1pro import GRIPPER_KEYS
 from smolvla_core.state import key_dims, release_of
 
@@ -29,7 +29,10 @@ def gripper_dims(config: TrialConfig, dataset: Dataset) -> tuple[tuple[int, ...]
     width = dataset.state.shape[1]
     if config.data.gripper_dims:
         if max(config.data.gripper_dims) >= width or min(config.data.gripper_dims) < 0:
-            raise ConfigError(f"data.gripper_dims: {config.data.gripper_dims} leave the state's 0..{width - 1}")
+            raise ConfigError(
+                f"data.gripper_dims: {list(config.data.gripper_dims)} leave the state's 0..{width - 1}; "
+                "give raw state dims within it"
+            )
         return tuple((dim,) for dim in config.data.gripper_dims)
     release = release_of(width, dataset.robot_type)
     return tuple(key_dims((key,), release) for key in GRIPPER_KEYS) if release else ()
@@ -95,7 +98,10 @@ def find_segments(config: TrialConfig, dataset: Dataset) -> NDArray[np.bool_]:
     """
     openings = gripper_openings(config, dataset)
     if not openings.shape[1]:
-        raise ConfigError("weighting.scheme segment: no gripper is known; set data.gripper_dims to its raw state dims")
+        raise ConfigError(
+            "weighting.scheme: 'segment' needs a gripper, and none is known in this dataset; "
+            "set data.gripper_dims to its raw state dims"
+        )
     segment = config.weighting.segment
     digest = hashlib.sha256(f"{segment.model_dump_json()}{dataset.fps}{dataset.lengths.tolist()}".encode())
     digest.update(openings.tobytes())
@@ -146,20 +152,20 @@ def draw_segments(config: TrialConfig, dataset: Dataset, episodes: int, out: Pat
 
 def main(arguments: list[str] | None = None) -> int:
     """Draw the segments of a configuration's dataset."""
-    parser = argparse.ArgumentParser(prog="python -m smolvla_core.segments", description=__doc__)
+    parser = Parser(prog="python -m smolvla_core.segments", description=__doc__)
     parser.add_argument("config", help="a trial's YAML; weighting.segment holds the thresholds")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("segments.html"))
     options = parser.parse_args(arguments)
-    try:
+
+    def command() -> int:
         config = load_config(options.config, options.set)
         draw_segments(config, open_dataset(config.data), options.episodes, options.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(options.out)
-    return 0
+        print(options.out)
+        return OK
+
+    return answer(command)
 
 
 if __name__ == "__main__":

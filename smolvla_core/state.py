@@ -147,6 +147,11 @@ def forbidden_dims(release: str) -> frozenset[int]:
     return frozenset(key_dims((key for key in FORBIDDEN if key.partition("[")[0] in layout), release))
 
 
+def top32_indices(release: str = "2025") -> tuple[int, ...]:
+    """The 32 raw dims of the recipe; ascending in the 2025 release."""
+    return key_dims(PRESETS["top32"], release)
+
+
 def select_state(config: StateConfig, raw_width: int, robot_type: str | None) -> StateSelection:
     """Resolve a configuration against a dataset's raw state.
 
@@ -160,11 +165,13 @@ def select_state(config: StateConfig, raw_width: int, robot_type: str | None) ->
             dim that the standard track forbids.
     """
     release = release_of(raw_width, robot_type)
-    columns = _resolve(config, raw_width, release)
+    columns = _resolve(config, raw_width, release, robot_type)
     chosen = "state.indices" if config.indices else "state.keys"
     out_of_range = [dim for column in columns for dim in column.dims if not 0 <= dim < raw_width]
     if out_of_range:
-        raise ConfigError(f"{chosen}: {out_of_range[0]} is outside the raw state's 0..{raw_width - 1}")
+        raise ConfigError(
+            f"{chosen}: {out_of_range[0]} is outside the raw state's 0..{raw_width - 1}; give dims within it"
+        )
     if len(set(columns)) < len(columns):
         raise ConfigError(f"{chosen}: a dim is listed twice; list each once")
     selection = StateSelection(columns, raw_width, release)
@@ -173,7 +180,7 @@ def select_state(config: StateConfig, raw_width: int, robot_type: str | None) ->
     return selection
 
 
-def _resolve(config: StateConfig, raw_width: int, release: str | None) -> tuple[Column, ...]:
+def _resolve(config: StateConfig, raw_width: int, release: str | None, robot_type: str | None) -> tuple[Column, ...]:
     if config.indices:
         return tuple(Column((dim,)) for dim in config.indices)
     keys = config.keys or PRESETS[str(config.preset)]
@@ -182,8 +189,8 @@ def _resolve(config: StateConfig, raw_width: int, release: str | None) -> tuple[
     if release is None:
         wanted = "state.keys" if config.keys else f"state.preset '{config.preset}'"
         raise ConfigError(
-            f"{wanted} needs an R1Pro state of 256 (2025) or 61 (2026) dims, the dataset's has {raw_width}; "
-            "set state.preset to identity or give state.indices"
+            f"{wanted} needs an R1Pro state of 256 (2025) or 61 (2026) dims, the dataset's robot_type is "
+            f"{robot_type!r} and its state has {raw_width}; set state.preset to identity or give state.indices"
         )
     return key_columns(keys, release)
 
@@ -208,7 +215,8 @@ def _refuse_forbidden(indices: Sequence[int], release: str) -> None:
     if not taken:
         return
     key = next(key for key, dims in RELEASES[release].items() if taken[0] in dims)
+    others = f" and {len(taken) - 1} more are" if len(taken) > 1 else " is"
     raise ConfigError(
-        f"state: dim {taken[0]} ('{key}') and {len(taken) - 1} more are forbidden in the standard track; "
+        f"state: dim {taken[0]} ('{key}'){others} forbidden in the standard track; "
         "choose other dims or set state.track to open"
     )

@@ -14,6 +14,7 @@ from smolvla_core.interface import Interface, resolve_interface
 from smolvla_core.learner import Learner
 from smolvla_core.objective import horizon_steps
 from smolvla_core.policy import check_policy, expected_cameras
+from smolvla_core.segments import gripper_dims
 from smolvla_core.weights import FrameWeights, frame_weights
 
 
@@ -54,6 +55,7 @@ def resolve(config: TrialConfig) -> Inputs:
     split = split_episodes(config.data, len(dataset.lengths))
     interface = resolve_interface(config, dataset, split, expected_cameras(config.policy))
     check_policy(config, interface)
+    gripper_dims(config, dataset)  # wrong ones are refused also where no rule comes to use them
     rows = dataset.rows_of(split.train)
     return Inputs(
         dataset=dataset,

@@ -23,6 +23,8 @@ NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
 PACKAGES = ("lerobot", "torch", "ray", "optuna", "mlflow", "transformers")
 STEP = "samples_seen"
+EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Makes MLflow's pages show runs, not conversations."""
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -168,7 +168,9 @@ class StudyRuns:
     def _open_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
-            return self._client.create_experiment(self._experiment, artifact_location=self._artifact_location())
+            return self._client.create_experiment(
+                self._experiment, artifact_location=self._artifact_location(), tags=entities.EXPERIMENT_KIND
+            )
         if found.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"tracking.experiment: '{self._experiment}' was deleted in MLflow; restore it with 'mlflow "

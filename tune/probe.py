@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
+from tune.console import counted, duration
 from tune.plan import expected_rungs, expected_samples
-from tune.report import duration
-from tune.space import make_space, to_trial_config, warm_starts
+from tune.space import base_values, make_space, to_trial_config, warm_starts
 from tune.spec import SearchSpec
+from tune.trainable import failure_reason
 
 STEPS = 3
 """Steps that are timed, after one that is not."""
@@ -27,6 +29,7 @@ class Measured:
         start_s: from nothing to the first step, imports not counted.
         memory_bytes: the process's peak, imports included.
         gpu_bytes: the GPU's peak; 0 on a CPU.
+        import_s: of the libraries, which a worker pays once and not each of its trials.
     """
 
     samples_per_s: float
@@ -34,6 +37,7 @@ class Measured:
     start_s: float
     memory_bytes: int
     gpu_bytes: int
+    import_s: float = 0.0
 
 
 def measure(config: Mapping[str, Any]) -> Measured:
@@ -45,6 +49,7 @@ def measure(config: Mapping[str, Any]) -> Measured:
     Raises:
         UserError: the trial could not be prepared.
     """
+    began = time.perf_counter()
     import torch
 
     from smolvla_core.config import TrialConfig
@@ -52,6 +57,7 @@ def measure(config: Mapping[str, Any]) -> Measured:
     from smolvla_core.schedule import learning_rate
     from smolvla_core.trial import prepare
 
+    import_s = time.perf_counter() - began
     trial_config = TrialConfig.from_dict(config)
     began = time.perf_counter()
     trial = prepare(trial_config)
@@ -72,25 +78,47 @@ def measure(config: Mapping[str, Any]) -> Measured:
     evaluation_s = time.perf_counter() - began
     gpu = torch.cuda.max_memory_allocated() if learner.device.type == "cuda" else 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Measured(STEPS * batch_size / steps_s, evaluation_s, start_s, peak, gpu)
+    return Measured(STEPS * batch_size / steps_s, evaluation_s, start_s, peak, gpu, import_s)
 
 
-def probe(spec: SearchSpec) -> dict[str, Measured]:
-    """Measure the warm starts and the largest batch of a search, each in a process with a trial's resources.
+def points_to_measure(spec: SearchSpec) -> dict[str, dict[str, Any]]:
+    """The warm starts, and the point that needs the most memory."""
+    space, base = make_space(spec), base_values(spec)
+
+    def weight(point: Mapping[str, Any]) -> tuple[bool, int, int]:
+        values = {**base, **point}
+        batch = values["optim.batch_size"]
+        at_once = min(batch, values["optim.micro_batch"] or batch)
+        return not values["policy.train_expert_only"], at_once, values["policy.chunk_size"]
+
+    points = warm_starts(spec)
+    largest = max(space.corners(), key=weight)
+    if weight(largest) not in map(weight, points.values()):
+        points["largest"] = largest
+    return points
+
+
+def probe(spec: SearchSpec) -> dict[str, Measured | str]:
+    """Measure :func:`points_to_measure`, each in a process of its own with a trial's resources.
 
     Returns:
-        name of the point -> what was measured. Call it inside a Ray session.
+        name of the point -> what was measured, or why it could not be. Call it inside a Ray session.
     """
-    points = warm_starts(spec) or {"first": make_space(spec).cover()[0]}
-    largest = max(make_space(spec).corners(), key=lambda point: (point.get("optim.batch_size", 0), str(point)))
-    if largest.get("optim.batch_size") not in [point.get("optim.batch_size") for point in points.values()]:
-        points["largest batch"] = largest
-    remote = ray.remote(max_calls=1)(measure).options(num_cpus=spec.resources.cpus, num_gpus=spec.resources.gpus)
+    options = {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus, "max_retries": 0}
+    remote = ray.remote(max_calls=1)(measure).options(**options)
+    found: dict[str, Measured | str] = {}
     # one after the other: trials that share a machine would slow each other, which is said below
-    return {name: ray.get(remote.remote(to_trial_config(spec, point).to_dict())) for name, point in points.items()}
+    for name, point in points_to_measure(spec).items():
+        try:
+            found[name] = ray.get(remote.remote(to_trial_config(spec, point).to_dict()))
+        except RayTaskError as error:
+            found[name] = failure_reason(error.cause)
+        except RayError as error:  # its process was killed, most often for its memory
+            found[name] = f"its process died: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
+    return found
 
 
-def probe_lines(spec: SearchSpec, measured: Mapping[str, Measured], concurrent: int) -> Iterator[str]:
+def probe_lines(spec: SearchSpec, measured: Mapping[str, Measured | str], concurrent: int) -> Iterator[str]:
     """What was measured, and what the whole search would take.
 
     Args:
@@ -98,33 +126,53 @@ def probe_lines(spec: SearchSpec, measured: Mapping[str, Measured], concurrent: 
         measured: what :func:`probe` returned.
         concurrent: trials at once.
     """
-    width = max(len(name) for name in measured)
+    width = max(map(len, measured))
+    gpu = any(isinstance(point, Measured) and point.gpu_bytes for point in measured.values())
     yield f"Measured over {STEPS} steps, one trial at a time"
+    yield f"  {'':<{width}}  samples/s  evaluation     start     memory{'        GPU' if gpu else ''}"
     for name, point in measured.items():
-        gpu = f", {point.gpu_bytes / 2**30:.1f} GiB on the GPU" if point.gpu_bytes else ""
-        yield (
-            f"  {name:<{width}}  {point.samples_per_s:8.1f} samples/s   evaluation {point.evaluation_s:.1f} s   "
-            f"start {point.start_s:.1f} s   {point.memory_bytes / 2**30:.1f} GiB{gpu}"
-        )
-    slow, fast = (search_seconds(spec, m, concurrent) for m in _slowest_and_fastest(measured))
-    span = duration(slow) if duration(slow) == duration(fast) else f"{duration(fast)} to {duration(slow)}"
-    yield f"The search: about {span} with {concurrent} trials at once, if they do not slow each other"
+        yield f"  {name:<{width}}  {_cells(point, gpu) if isinstance(point, Measured) else f'FAILED: {point}'}"
+    points = [point for point in measured.values() if isinstance(point, Measured)]
+    if not points:
+        yield "The search would fail as these did; nothing can be said about its hours"
+        return
+    seconds = sorted(search_seconds(spec, point, concurrent) for point in points)
+    shared = ", if they do not slow each other" if concurrent > 1 else ""
+    yield f"The search: about {_span(*map(duration, (seconds[0], seconds[-1])))}, {concurrent} at once{shared}"
     price = spec.resources.cost_per_hour
     if price is not None:
-        hours = slow * concurrent / 3600
-        yield f"Cost: at most about {hours * price:,.2f} ({hours:,.1f} trial-hours at {price:g})"
-    if spec.budget.hours is not None and fast > spec.budget.hours * 3600:
-        yield f"Warning: that is more than budget.hours ({spec.budget.hours:g}); fewer trials will run"
+        hours = sorted(trial_seconds(spec, point) / 3600 for point in points)
+        costs = _span(*(f"{price * end:,.2f}" for end in (hours[0], hours[-1])))
+        spent = _span(*(f"{end:,.2f}" for end in (hours[0], hours[-1])))
+        yield f"Cost: about {costs}, for {spent} hours of trials at {price:g} an hour"
+    limit = spec.budget.hours
+    if limit is not None and seconds[-1] > limit * 3600:
+        verb = "is" if seconds[0] > limit * 3600 else "may be"
+        yield f"Warning: that {verb} more than budget.hours, {counted(limit, 'hour')}; fewer trials will run then"
 
 
 def search_seconds(spec: SearchSpec, measured: Measured, concurrent: int) -> float:
-    """Seconds of a whole search whose trials all behave like one that was measured."""
+    """Seconds of a whole search whose trials all behave like one that was measured.
+
+    At least those of a whole trial, such as the baseline's: more machines do not make it faster.
+    """
+    together = trial_seconds(spec, measured) / min(concurrent, spec.budget.trials)
+    alone = spec.samples / measured.samples_per_s + len(spec.rungs) * measured.evaluation_s + measured.start_s
+    return max(together, alone) + measured.import_s
+
+
+def trial_seconds(spec: SearchSpec, measured: Measured) -> float:
+    """Seconds of all trials one after the other, each like one that was measured."""
     evaluations = sum(rung.trials for rung in expected_rungs(spec))
     training = expected_samples(spec) / measured.samples_per_s
-    starts = spec.budget.trials * measured.start_s
-    return (training + evaluations * measured.evaluation_s + starts) / concurrent
+    return training + evaluations * measured.evaluation_s + spec.budget.trials * measured.start_s
 
 
-def _slowest_and_fastest(measured: Mapping[str, Measured]) -> tuple[Measured, Measured]:
-    by_speed = sorted(measured.values(), key=lambda point: point.samples_per_s)
-    return by_speed[0], by_speed[-1]
+def _cells(point: Measured, gpu: bool) -> str:
+    memory = f"{point.memory_bytes / 2**30:.1f} GiB"
+    graphics = f"  {point.gpu_bytes / 2**30:5.1f} GiB" if gpu else ""
+    return f"{point.samples_per_s:9,.1f}  {point.evaluation_s:8,.1f} s  {point.start_s:6,.1f} s  {memory:>9}{graphics}"
+
+
+def _span(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"

@@ -73,12 +73,15 @@ class Recorder(Callback):
         number = self._searcher.number(trial.trial_id)
         if number in self._running:  # its process died and it was started again
             return
-        params = self._searcher.params(number)
-        name = self._names[number] if number < len(self._names) else None
         checkpoint, samples = self._restore.pop(number, (None, 0))
         if checkpoint is not None:
             # what Ray itself does when it restores an experiment; the old state is deleted after the next
             trial.on_checkpoint(_TrainingResult(checkpoint=Checkpoint(checkpoint), metrics={}))
+        self._start(number, trial, samples)
+
+    def _start(self, number: int, trial: Any, samples: int = 0) -> None:
+        params = self._searcher.params(number)
+        name = self._names[number] if number < len(self._names) else None
         config = self._make_config(params)
         self._records.start_trial(number, name, params, config)
         self._tracker.start_trial(number, name, params, config)
@@ -88,10 +91,7 @@ class Recorder(Callback):
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Record a report."""
         number = self._searcher.number(trial.trial_id)
-        folder = result.get("checkpoint_dir_name")
-        path = f"{trial.storage.trial_fs_path}/{folder}" if folder else None
-        if path is not None and trial.storage.storage_filesystem.type_name != "local":
-            path = f"{trial.storage.storage_path.rstrip('/')}/{path.split(trial.storage.storage_fs_path, 1)[1].lstrip('/')}"
+        path = checkpoint_place(trial, result)
         report = Result(
             metrics=numbers(result),
             curve=tuple(numbers(point) for point in result.get(CURVE, ())),
@@ -126,7 +126,8 @@ class Recorder(Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Record a trial whose process died once too often, or could not start."""
         number = self._searcher.number(trial.trial_id)
-        self._running.setdefault(number, {})
+        if number not in self._running:
+            self._start(number, trial)
         self._end(number, "failed", death_of(trial))
 
     def on_experiment_end(self, trials: list, **info: Any) -> None:
@@ -146,6 +147,19 @@ class Recorder(Callback):
             self._failed_at_once += 1
             if self._failed_at_once >= HOPELESS_AFTER:
                 self._brake.pull(f"the first {self._failed_at_once} trials failed, the last one with: {reason}")
+
+
+def checkpoint_place(trial: Any, result: Mapping[str, Any]) -> str | None:
+    """Where Ray put a report's checkpoint: a path, or an address in a remote storage; None without one."""
+    folder, storage = result.get("checkpoint_dir_name"), trial.storage
+    if not folder:
+        return None
+    path = f"{storage.trial_fs_path}/{folder}"
+    if storage.storage_filesystem.type_name == "local":
+        return path
+    # Ray's own path lacks the scheme
+    inside = path.split(storage.storage_fs_path, 1)[1].lstrip("/")
+    return f"{storage.storage_path.rstrip('/')}/{inside}"
 
 
 def ending(last: Mapping[str, Any], metric: str, budget: int, cut: str | None) -> tuple[str, str | None]:

@@ -1,6 +1,8 @@
 """A study's folder: ``<storage>/<study>-<time>``, with the YAML as given and as resolved."""
 
+import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +14,31 @@ GIVEN, RESOLVED = "study.yaml", "study.resolved.yaml"
 MAY_DIFFER = ("budget", "resources", "max_concurrent")
 """Sections that may change when a study is resumed."""
 
+_TIME = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?")
+
 
 def new_folder(spec: SearchSpec) -> Path:
     """A name for a new study's folder; nothing is made yet."""
-    stem = f"{spec.study}-{time.strftime('%Y%m%d-%H%M%S')}"
-    taken = (folder for folder in (_home(spec) / f"{stem}{suffix}" for suffix in _suffixes()) if not folder.exists())
-    return next(taken)
-
-
-def _suffixes() -> list[str]:
-    return ["", *(f"-{number}" for number in range(2, 1000))]
+    stem = _home(spec) / f"{spec.study}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = stem, 1
+    while folder.exists():
+        number += 1
+        folder = stem.with_name(f"{stem.name}-{number}")
+    return folder
 
 
 def write_specification(folder: Path, spec: SearchSpec, yaml_text: str) -> None:
-    """Keep the YAML as given, and as resolved; each file appears whole or not at all."""
+    """Keep the YAML as given, and as resolved."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((GIVEN, yaml_text), (RESOLVED, spec.to_yaml())):
-        part = folder / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+    write_whole(folder / GIVEN, yaml_text)
+    write_whole(folder / RESOLVED, spec.to_yaml())
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that appears whole or not at all, however the process ends."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
 
 
 def find_folder(spec: SearchSpec) -> Path:
@@ -40,24 +48,30 @@ def find_folder(spec: SearchSpec) -> Path:
         ConfigError: there is none.
     """
     home = _home(spec)
-    found = [file.parent for file in home.glob(f"{spec.study}-*/{RESOLVED}") if _is_of(file.parent, spec.study)]
+    found = [(age, file.parent) for file in home.glob(f"*/{RESOLVED}") if (age := _age(file.parent, spec.study))]
     if not found:
         raise ConfigError(f"--resume: {home} holds no run of the study '{spec.study}'; leave --resume out to start one")
-    return max(found, key=lambda folder: folder.name)
+    return max(found)[1]
 
 
 def stored_spec(folder: Path) -> SearchSpec:
     """The specification that a study's folder was started with.
 
     Raises:
-        ConfigError: the folder holds no study.
+        ConfigError: the folder holds no study, or one that this version cannot read.
     """
     file = folder / RESOLVED
     if not file.is_file():
         raise ConfigError(
-            f"--resume: {folder} holds no {RESOLVED}; give a study's folder, e.g. runs/demo-20260131-1200"
+            f"--resume: {folder} holds no {RESOLVED}; give a study's folder, e.g. runs/demo-20260131-120000"
         )
-    return SearchSpec.from_dict(load_yaml(file.read_text(encoding="utf-8"), where=str(file)))
+    values = load_yaml(file.read_text(encoding="utf-8"), where=str(file))
+    try:
+        return SearchSpec.from_dict(values if isinstance(values, dict) else {})
+    except ConfigError as error:
+        raise ConfigError(
+            f"--resume: {file} was damaged, or written by another version ({error}); start a new study"
+        ) from None
 
 
 def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchSpec:
@@ -77,25 +91,38 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
         now = given.to_dict()
         for section in values:
             if section not in MAY_DIFFER and values[section] != now[section]:
-                place = _first_difference(values[section], now[section], section)
+                place, before, after = next(_differences(values[section], now[section], section))
                 raise ConfigError(
-                    f"--resume: {place} differs from what {folder} was started with; "
+                    f"--resume: {place} differs from what {folder} was started with ({before} then, {after} now); "
                     "put it back, or leave --resume out to start a new study"
                 )
         values |= {section: now[section] for section in MAY_DIFFER}
+    # a study that was extended has more trials than its YAML says
     trials = max(values["budget"]["trials"], stored.budget.trials) + extend
     values["budget"] = {**values["budget"], "trials": trials}
     return SearchSpec.from_dict(values)
 
 
-def _first_difference(old: Any, new: Any, place: str) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in (*old, *(key for key in new if key not in old)):
-            if key not in old or key not in new:
-                return f"{place}.{key}"
-            if old[key] != new[key]:
-                return _first_difference(old[key], new[key], f"{place}.{key}")
-    return place
+def _differences(old: Any, new: Any, place: str) -> Iterator[tuple[str, str, str]]:
+    """Dotted key, old value and new value of everything that differs."""
+    if old == new:
+        return
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        yield place, _shown(old), _shown(new)
+        return
+    for key in (*old, *(key for key in new if key not in old)):
+        if key in old and key in new:
+            yield from _differences(old[key], new[key], f"{place}.{key}")
+        else:
+            before, after = (_shown(side[key]) if key in side else "absent" for side in (old, new))
+            yield f"{place}.{key}", before, after
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _home(spec: SearchSpec) -> Path:
@@ -103,7 +130,7 @@ def _home(spec: SearchSpec) -> Path:
     return Path("runs").absolute() if is_uri(spec.storage) else Path(spec.storage)
 
 
-def _is_of(folder: Path, study: str) -> bool:
-    """Whether a folder's name is the study's and a time: ``demo-*`` also matches ``demo-other-...``."""
-    rest = folder.name.removeprefix(f"{study}-").split("-")
-    return len(rest) >= 2 and rest[0].isdigit() and rest[1].isdigit()
+def _age(folder: Path, study: str) -> tuple[str, int] | None:
+    """What orders a study's folders by age; None for another study's, such as demo-2's for demo."""
+    found = _TIME.fullmatch(folder.name.removeprefix(study)) if folder.name.startswith(study) else None
+    return (found[1], int(found[2] or 1)) if found else None

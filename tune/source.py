@@ -36,12 +36,14 @@ class Source:
 
     def located(self, error: SpecError) -> ConfigError:
         """The error as one line that begins with ``file:line``, or with ``--set`` where that brought it."""
-        if any(error.path[: len(path)] == path for path in self.changed):
-            return ConfigError(f"{SET}: {error}")
         path = error.path
+        below = [changed for changed in self.changed if path and changed[: len(path)] == path]
+        if any(path[: len(changed)] == changed for changed in self.changed) or (below and path not in self.lines):
+            return ConfigError(f"{SET}: {error}")
         while path and path not in self.lines:
             path = path[:-1]
-        return ConfigError(f"{self.name}:{self.lines.get(path, 1)}: {error}")
+        among = f" (with {SET} {'.'.join(map(str, below[0]))})" if below and len(path) > 1 else ""
+        return ConfigError(f"{self.name}:{self.lines.get(path, 1)}: {error}{among}")
 
 
 def read(text: str, name: str) -> tuple[dict[str, Any], Source]:

@@ -2,6 +2,7 @@
 ``tune.parameters`` or in ``tune.spec_checks``; all are applied before anything starts.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -98,7 +99,7 @@ class Tracking(Section):
 class SearchSpec(Section):
     """A whole search. Read it with :func:`load_spec`, or :meth:`from_dict` to get readable errors."""
 
-    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", examples=["easter_eggs"])
+    study: str = Field(examples=["easter_eggs"])
     trial: dict[str, Any] = Field(examples=["{data: {train: [{root: /data/eggs}]}}"])
     """Fixed values of ``TrialConfig``, nested; what is absent has its default."""
     search: dict[str, Param] = Field(
@@ -116,6 +117,13 @@ class SearchSpec(Section):
     tracking: Tracking = Field(default=Tracking(), examples=["{experiment: easter_eggs}"])
     storage: str = "runs"
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("study")
+    @classmethod
+    def _names_a_folder(cls, study: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", study):
+            raise ValueError("it names a folder; begin with a letter or digit, then use letters, digits, _, . and -")
+        return study
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

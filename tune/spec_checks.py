@@ -4,6 +4,7 @@ Each check raises ``SpecError`` with the place of the first mistake. ``check_dat
 folder; the others need nothing but the specification.
 """
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,17 +87,22 @@ def _rungs(spec: SearchSpec, space: Space) -> None:
     if grace >= samples:
         raise SpecError(
             ("asha", "grace_samples"),
-            f"got {grace}; it must be below optim.samples ({samples}), the budget of a trial; try {max(1, samples // 9)}",
+            f"got {grace}; it must be below optim.samples ({samples}), a trial's budget; try {max(1, samples // 9)}",
         )
     batch = int(max(_values(spec, space, "optim.batch_size")))
     rungs = spec.rungs
-    gaps = {(before, after): after - before for before, after in zip((0, *rungs), rungs, strict=False)}
-    before, after = min(gaps, key=lambda pair: gaps[pair])
+    if batch > rungs[0]:
+        raise SpecError(
+            ("asha", "grace_samples"),
+            f"the first rung, {rungs[0]}, lies below the largest batch ({batch}), which would be compared at more "
+            "samples than the others; raise grace_samples",
+        )
+    before, after = min(itertools.pairwise(rungs), key=lambda pair: pair[1] - pair[0])
     if batch > after - before:
         raise SpecError(
             ("asha", "grace_samples"),
-            f"{f'rungs {before} and {after}' if before else f'the first rung, {after},'} lie closer than the largest "
-            f"batch ({batch}), so that a trial would skip one; change grace_samples or reduction_factor",
+            f"rungs {before} and {after} lie closer than the largest batch ({batch}), so that a trial would skip one; "
+            "change grace_samples or reduction_factor",
         )
 
 

@@ -77,6 +77,7 @@ def plain(text: str, example: str = "KEY: VALUE") -> str:
     """Pydantic's words for a wrong container in those of YAML."""
     text = _NO_MAPPING.sub(f"it must be a mapping, e.g. {example}", text)
     text = text.replace("input should be a valid tuple", "it must be a list, e.g. [a, b]")
+    text = text.replace("input should be a valid string", "it must be text; put it in quotes")
     return _TOO_FEW.sub(lambda found: f"it must hold at least one {'entry' if found[1] == 'tuple' else 'key'}", text)
 
 
@@ -115,6 +116,8 @@ def _siblings(loc: Path_, model: type[BaseModel]) -> list[str]:
 
 
 def _example(loc: Path_, model: type[BaseModel]) -> str:
+    if loc[-1] == "when":
+        return "when: {optim.schedule: cosine}"
     if loc[0] == "search" and len(loc) > 1:
         return _PARAMETER.get(str(loc[2]) if len(loc) > 2 else "float", _PARAMETER["float"])
     return f"{loc[0]}: {next(iter(model.model_fields[str(loc[0])].examples or ()), '{}')}"

@@ -4,6 +4,7 @@ Trials are compared at equal budgets only: the best is chosen among those at the
 any has reached, and the baseline's value is its own at that same rung.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -60,11 +61,14 @@ class Summary:
 
     @property
     def gain(self) -> float | None:
-        """How much better the best trial is than the baseline, as a share of the baseline's value."""
+        """How much better the best trial is than the baseline, as a share of the baseline's value.
+
+        None where one of them is missing, or the baseline's value is 0.
+        """
         if self.best is None or self.baseline is None or not self.baseline.value:
             return None
-        sign = -1.0 if self.mode == "min" else 1.0
-        return sign * (self.best.value - self.baseline.value) / abs(self.baseline.value)
+        better, worse = self.best.value, self.baseline.value
+        return ((worse - better) if self.mode == "min" else (better - worse)) / abs(worse)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and for a tracker; ``gain`` included."""
@@ -117,12 +121,14 @@ def best_trial(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Seq
 
 
 def scored(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> Scored | None:
-    """A trial's first value at or past ``rung`` and before the next one; None where there is none."""
-    beyond = [level for level in rungs if level > rung]
-    below = beyond[0] if beyond else float("inf")
+    """A trial's first value at or past ``rung`` and before the next one, as ASHA sees it.
+
+    None where there is none, or it is not finite.
+    """
+    beyond = min((level for level in rungs if level > rung), default=math.inf)
     for samples, value in sorted(trial.values(metric).items()):
-        if rung <= samples < below:
-            return Scored(trial.number, trial.name, value, rung, trial.params)
+        if rung <= samples < beyond:
+            return Scored(trial.number, trial.name, value, rung, trial.params) if math.isfinite(value) else None
     return None
 
 

@@ -5,35 +5,30 @@ a check could report.
 """
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from smolvla_core.data.behavior_layout import ACTION, INFO_FILE, STATE, check_template, check_video_key
+from smolvla_core.data.audit_layout import EpisodeFiles, files_of
+from smolvla_core.data.behavior_layout import ACTION, INFO_FILE, MOST_FPS, STATE
+from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
 Table = NDArray[np.float32]
 
-
-@dataclass(frozen=True)
-class Clip:
-    """Where one episode's pictures of one camera are."""
-
-    path: Path
-    start_s: float
+TIMESTAMP = "timestamp"
+EPISODE = "episode_index"
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A dataset's numbers, rows in episode order, and where its videos are."""
+    """A dataset's numbers, rows in episode order, and where its other files are."""
 
     root: Path
     version: str
@@ -43,8 +38,8 @@ class Recording:
     """(N, R)."""
     action: Table
     """(N, A)."""
-    seconds: NDArray[np.float64]
-    """(N,) time stamps as stored."""
+    seconds: NDArray[np.float64] | None
+    """(N,) time stamps as stored; None where none are."""
     clock_step_s: float
     """Rounding of the stored time stamps' type at the longest episode's end."""
     episode: NDArray[np.int64]
@@ -53,21 +48,26 @@ class Recording:
     """(E,) first rows."""
     lengths: NDArray[np.int64]
     """(E,)."""
-    instructions: tuple[str, ...]
-    """(E,)."""
     state_names: tuple[str, ...]
+    """(R,) or empty."""
     action_names: tuple[str, ...]
-    clips: Mapping[str, tuple[Clip, ...]]
-    """Of each camera stored as video, (E,) clips."""
-    sizes: Mapping[str, tuple[int, int]]
-    """Declared (height, width) of each camera stored as video."""
-    image_keys: tuple[str, ...]
-    """Cameras stored as single images inside the parquet files."""
+    """(A,) or empty."""
+    files: EpisodeFiles
+    """Videos, instructions and what the metadata promises."""
 
     @property
     def numbers(self) -> NDArray[np.int64]:
         """(E,) the dataset's own number of each episode."""
         return self.episode[self.starts]
+
+    def parts(self) -> list[slice]:
+        """Rows of each episode."""
+        return [slice(a, a + n) for a, n in zip(self.starts.tolist(), self.lengths.tolist(), strict=True)]
+
+    def where(self, row: int) -> str:
+        """A row in words."""
+        at = int(np.searchsorted(self.starts, row, side="right") - 1)
+        return f"episode {self.episode[row]}, frame {row - self.starts[at]}"
 
 
 def read_recording(root: Path) -> Recording:
@@ -77,93 +77,143 @@ def read_recording(root: Path) -> Recording:
         DataError: no dataset there, an unknown version, or a file that cannot be read.
     """
     path = root / INFO_FILE
-    if not path.is_file():
-        raise DataError(f"{path}: missing; give the folder that holds {INFO_FILE}")
+    info = _read_info(path)
+    try:
+        return _assemble(root, info)
+    except DataError:
+        raise
+    except KeyError as error:
+        raise DataError(f"{root / 'meta'}: damaged, it lacks {error}; download it again") from None
+    except (TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
+        raise DataError(f"{root / 'meta'}: damaged ({type(error).__name__}: {error}); download it again") from None
+
+
+def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}); download it again") from None
-    if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{path}: missing; give the folder that holds {INFO_FILE}") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: not valid JSON; download it again") from None
+    features = info.get("features") if isinstance(info, dict) else None
+    if not isinstance(features, dict) or not all(isinstance(feature, dict) for feature in features.values()):
         raise DataError(f"{path}: has no 'features'; is it a LeRobot dataset?")
     version = str(info.get("codebase_version"))
     if not version.startswith(("v2.1", "v3.")):
         raise DataError(f"{path}: codebase_version is {version}; v2.1 and v3.0 can be read")
     for key in (STATE, ACTION):
-        if key not in info["features"]:
-            raise DataError(f"{path}: declares no '{key}'; it has {', '.join(sorted(info['features']))}")
-    try:
-        return _assemble(root, info, version)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{root / 'meta'}: damaged ({type(error).__name__}: {error}); download it again") from None
+        if key not in features:
+            raise DataError(f"{path}: declares no '{key}'; it has {', '.join(sorted(features))}")
+    fps = info.get("fps")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= MOST_FPS:
+        raise DataError(f"{path}: fps is {repr(fps)[:40]}; it must be a number above 0, up to {MOST_FPS}")
+    return dict(info)
 
 
-def _assemble(root: Path, info: Mapping[str, Any], version: str) -> Recording:
-    features = info["features"]
-    table = _read_tables(sorted((root / "data").rglob("*.parquet")), root)
-    order = np.argsort(table["episode_index"].to_numpy(), kind="stable")
-    table = table.take(pa.array(order))
-    episode = table["episode_index"].to_numpy().astype(np.int64)
+def _assemble(root: Path, info: Mapping[str, Any]) -> Recording:
+    columns = _read_columns(root)
+    episode = columns[EPISODE].astype(np.int64)
+    if np.any(np.diff(episode) < 0):
+        order = np.argsort(episode, kind="stable")
+        columns = {key: values[order] for key, values in columns.items()}
+        episode = episode[order]
     starts = np.flatnonzero(np.diff(episode, prepend=episode[0] - 1))
-    lengths = np.diff(starts, append=len(episode))
-    numbers = episode[starts]
-    videos = [check_video_key(key) for key, feature in features.items() if feature.get("dtype") == "video"]
-    if version.startswith("v3"):
-        rows = _episode_rows(root, numbers)
-        clips = {key: tuple(_clip_v3(root, info, key, row) for row in rows) for key in videos}
-        instructions = tuple(_joined(row.get("tasks", [])) for row in rows)
-    else:
-        clips = _clips_v21(root, info, videos, numbers)
-        instructions = _instructions_v21(root, numbers)
-    stamps = table["timestamp"].to_numpy()
-    longest = float(np.nanmax(np.abs(stamps))) if len(stamps) else 0.0
-    sizes = {key: (int(features[key]["shape"][0]), int(features[key]["shape"][1])) for key in videos}
+    stamps = columns.get(TIMESTAMP)
+    features = info["features"]
+    robot = info.get("robot_type")
     return Recording(
         root=root,
-        version=version,
-        robot_type=info.get("robot_type"),
+        version=str(info["codebase_version"]),
+        robot_type=None if robot is None else str(robot),
         fps=float(info["fps"]),
-        state=_matrix(table[STATE], STATE, root),
-        action=_matrix(table[ACTION], ACTION, root),
-        seconds=stamps.astype(np.float64),
-        clock_step_s=float(np.spacing(stamps.dtype.type(longest))),
+        state=columns[STATE],
+        action=columns[ACTION],
+        seconds=None if stamps is None else stamps.astype(np.float64),
+        clock_step_s=0.0 if stamps is None else _rounding(stamps),
         episode=episode,
         starts=starts,
-        lengths=lengths,
-        instructions=instructions,
+        lengths=np.diff(starts, append=len(episode)),
         state_names=_names(features[STATE]),
         action_names=_names(features[ACTION]),
-        clips=clips,
-        sizes=sizes,
-        image_keys=tuple(key for key, feature in features.items() if feature.get("dtype") == "image"),
+        files=files_of(root, info, episode[starts].tolist()),
     )
 
 
-def _read_tables(files: Sequence[Path], root: Path) -> pa.Table:
+def _rounding(stamps: NDArray[Any]) -> float:
+    finite = np.abs(stamps[np.isfinite(stamps)])
+    return float(np.spacing(finite.max(initial=0)))
+
+
+def _read_columns(root: Path) -> dict[str, NDArray[Any]]:
+    """State and action (N, D), episode numbers (N,), and time stamps (N,) where every file has them."""
+    files = sorted((root / "data").rglob("*.parquet"))
     if not files:
         raise DataError(f"{root / 'data'}: holds no parquet file; download the data folder too")
-    tables = []
+    parts: dict[str, list[NDArray[Any]]] = {STATE: [], ACTION: [], EPISODE: [], TIMESTAMP: []}
     for file in files:
-        try:
-            table = pq.read_table(file, columns=[STATE, ACTION, "timestamp", "episode_index"])
-        except (OSError, pa.ArrowException, KeyError):
-            raise DataError(f"{file}: damaged or cut off; download it again") from None
-        if table.num_columns != 4:
-            raise DataError(f"{file}: lacks one of {STATE}, {ACTION}, timestamp, episode_index; download it again")
-        lists = {key: pa.list_(pa.float32()) for key in (STATE, ACTION)}
-        tables.append(table.cast(pa.schema([(f.name, lists.get(f.name, f.type)) for f in table.schema])))
-    table = pa.concat_tables(tables).combine_chunks()
-    if len(table) == 0:
+        table = _read_file(file)
+        if len(table) == 0:
+            continue
+        for key in (STATE, ACTION):
+            parts[key].append(_matrix(file, table[key], key))
+        parts[EPISODE].append(_scalars(file, table[EPISODE], EPISODE))
+        if TIMESTAMP in table.column_names:
+            parts[TIMESTAMP].append(_scalars(file, table[TIMESTAMP], TIMESTAMP))
+    if not parts[EPISODE]:
         raise DataError(f"{root / 'data'}: holds no frames; record some first")
-    return table
+    for key in (STATE, ACTION):
+        widths = [part.shape[1] for part in parts[key]]
+        if len(set(widths)) > 1:
+            odd = next(i for i, width in enumerate(widths) if width != widths[0])
+            raise DataError(
+                f"{files[odd]}: '{key}' has {widths[odd]} dims, {files[0].name} has {widths[0]}; leave it out"
+            )
+    if not parts[TIMESTAMP]:
+        del parts[TIMESTAMP]
+    elif len(parts[TIMESTAMP]) != len(parts[EPISODE]):
+        raise DataError(f"{root / 'data'}: some files have a column '{TIMESTAMP}' and some do not; download it again")
+    return {key: np.concatenate(values) for key, values in parts.items()}
 
 
-def _matrix(column: pa.ChunkedArray, key: str, root: Path) -> Table:
-    lists = column.combine_chunks()
-    widths = np.unique(lists.value_lengths().to_numpy(zero_copy_only=False))
-    if lists.null_count or len(widths) != 1 or widths[0] < 1:
-        raise DataError(f"{root}: '{key}' does not have the same width in every row; repair the dataset first")
-    flat = lists.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float32).reshape(-1, int(widths[0]))
+def _read_file(file: Path) -> pa.Table:
+    try:
+        present = pq.read_schema(file).names
+        absent = [key for key in (STATE, ACTION, EPISODE) if key not in present]
+        if absent:
+            raise DataError(f"{file}: has no column '{absent[0]}'; download it again")
+        optional = [TIMESTAMP] if TIMESTAMP in present else []
+        return pq.read_table(file, columns=[STATE, ACTION, EPISODE, *optional], page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(file, error) from None
+
+
+def _matrix(file: Path, column: pa.ChunkedArray, key: str) -> Table:
+    """A column of lists as (n, D), or of numbers as (n, 1)."""
+    values = column.combine_chunks()
+    width = 1
+    if values.null_count:
+        raise DataError(f"{file}: '{key}' has {values.null_count} empty rows; repair or remove that episode")
+    if pa.types.is_nested(column.type) and hasattr(values, "value_lengths"):
+        widths = np.unique(np.asarray(values.value_lengths().to_numpy(zero_copy_only=False)))
+        if len(widths) != 1 or widths[0] < 1:
+            raise DataError(f"{file}: '{key}' does not have the same width in every row; repair the episode")
+        width, values = int(widths[0]), values.flatten()
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        raise DataError(f"{file}: '{key}' holds {column.type}, not numbers; download it again")
+    with np.errstate(over="ignore"):
+        return np.asarray(values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width))
+
+
+def _scalars(file: Path, column: pa.ChunkedArray, key: str) -> NDArray[Any]:
+    kind = column.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise DataError(f"{file}: '{key}' holds {kind}, not numbers; download it again")
+    if key == EPISODE and column.null_count:
+        raise DataError(f"{file}: '{key}' has {column.null_count} empty rows; download it again")
+    values = np.asarray(column.to_numpy())
+    return values if np.issubdtype(values.dtype, np.floating) or key == EPISODE else values.astype(np.float64)
 
 
 def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:
@@ -173,66 +223,7 @@ def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:
         names = next(iter(names.values()), None)
     if isinstance(names, list) and len(names) == 1 and isinstance(names[0], list):
         names = names[0]
-    if isinstance(names, list) and len(names) == feature["shape"][0]:
+    shape = feature.get("shape")
+    if isinstance(names, list) and isinstance(shape, list) and [len(names)] == shape:
         return tuple(str(name) for name in names)
     return ()
-
-
-def _episode_rows(root: Path, numbers: NDArray[np.int64]) -> list[dict[str, Any]]:
-    files = sorted((root / "meta" / "episodes").rglob("*.parquet"))
-    if not files:
-        raise DataError(f"{root / 'meta/episodes'}: missing; download the meta folder too")
-    try:
-        frame = pd.concat([pd.read_parquet(file, columns=_light_columns(file)) for file in files])
-    except (OSError, pa.ArrowException):
-        raise DataError(f"{root / 'meta/episodes'}: damaged; download it again") from None
-    rows = {int(row["episode_index"]): row for row in frame.to_dict("records")}
-    absent = [int(number) for number in numbers if int(number) not in rows]
-    if absent:
-        raise DataError(f"{root / 'meta/episodes'}: does not list episode {absent[0]}; download it again")
-    return [rows[int(number)] for number in numbers]
-
-
-def _light_columns(file: Path) -> list[str]:
-    return [name for name in pq.read_schema(file).names if not name.startswith("stats/")]
-
-
-def _clip_v3(root: Path, info: Mapping[str, Any], key: str, row: Mapping[str, Any]) -> Clip:
-    place = {name: int(row[f"videos/{key}/{name}"]) for name in ("chunk_index", "file_index")}
-    path = Path(str(info["video_path"]).format(video_key=key, **place))
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{INFO_FILE}: video_path is {info['video_path']!r}; it must stay inside the dataset")
-    return Clip(root / path, float(row[f"videos/{key}/from_timestamp"]))
-
-
-def _clips_v21(
-    root: Path, info: Mapping[str, Any], keys: Sequence[str], numbers: NDArray[np.int64]
-) -> dict[str, tuple[Clip, ...]]:
-    if not keys:
-        return {}
-    template = check_template("video_path", info.get("video_path"))
-    size = int(info.get("chunks_size") or 1000)
-    clips = {}
-    for key in keys:
-        names = [template.format(episode_chunk=int(n) // size, episode_index=int(n), video_key=key) for n in numbers]
-        found = tuple(Clip(root / name, 0.0) for name in names)
-        # A partial download leaves whole cameras out (depth, segmentation); they are not missing files.
-        if any(clip.path.parent.is_dir() for clip in found):
-            clips[key] = found
-    return clips
-
-
-def _instructions_v21(root: Path, numbers: NDArray[np.int64]) -> tuple[str, ...]:
-    wanted = set(numbers.tolist())
-    found = {}
-    path = root / "meta" / "episodes.jsonl"
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            match = re.search(r'"episode_index":\s*(\d+)', line)
-            if match and int(match.group(1)) in wanted:
-                found[int(match.group(1))] = _joined(json.loads(line).get("tasks", []))
-    return tuple(found.get(int(number), "") for number in numbers)
-
-
-def _joined(tasks: Any) -> str:
-    return "; ".join(str(task) for task in tasks)

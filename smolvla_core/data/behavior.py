@@ -1,43 +1,42 @@
 """Import of the 2025 challenge's demonstrations into LeRobot v3.0, one task at a time.
 
 ``python -m smolvla_core.data.behavior SRC --task 6 --out DST``. LeRobot's own converter refuses this
-layout (`behavior_layout`). Videos are copied byte for byte, one file an episode; state and action
-keep their bits; episodes are numbered from 0, and ``meta/behavior_episodes.jsonl`` keeps their
-original numbers. The source is only read. A v3.0 dataset (the 2026 release) needs no import.
+layout (`behavior_layout`). Everything is checked before anything is written. Videos are copied byte
+for byte, one file an episode; state and action keep their bits; episodes are numbered from 0, and
+``meta/behavior_episodes.jsonl`` keeps their original numbers. The source is only read.
 """
 
 import argparse
-import fcntl
 import json
 import os
-import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from smolvla_core.data.annotations import SkillSpan, load_annotations, manipulation_spans
-from smolvla_core.data.behavior_episode import Assignment, import_episode, write_json
-from smolvla_core.data.behavior_layout import EASTER_EGGS, INFO_FILE
-from smolvla_core.data.behavior_meta import write_metadata
+from smolvla_core.command import FAILED, OK, Parser, answer
+from smolvla_core.data import behavior_target as targets
+from smolvla_core.data.annotations import EPISODE_MAP
+from smolvla_core.data.behavior_episode import Checked, try_episode, write_episode
+from smolvla_core.data.behavior_layout import EASTER_EGGS
+from smolvla_core.data.behavior_meta import assign, refuse_unlike, write_metadata
 from smolvla_core.data.behavior_source import Keep, Selection, Source, open_source, select_episodes
-from smolvla_core.errors import DataError, UserError
+from smolvla_core.data.wording import counted, print_anywhere
+from smolvla_core.data.workers import each
+from smolvla_core.errors import DataError
 
-__all__ = ["ImportSummary", "SkillSpan", "import_behavior", "load_annotations", "manipulation_spans"]
+NAMED_EPISODES = 8
+SMALL_BYTES = 500_000_000
+MOST_WORKERS = 4
+CONTINUE = "run the same command again to continue"
 
-PROGRESS_FOLDER = ".import"
-PLAN_FILE = "meta/behavior_import.json"
-"""What was imported and how; an import continues only under the same plan."""
-
-OnEpisode = Callable[[int, int], None]
+OnEpisode = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class ImportSummary:
     """A line for each incomplete episode that was left out."""
     not_on_disk: int
     """Episodes that the source lists and that were not downloaded."""
+    unlisted: tuple[Path, ...]
+    """Files of episodes that the source does not list; left out."""
     without_annotation: int
     length_differs: int
     """Episodes whose length is not what ``episodes.jsonl`` says; the files' own was taken."""
@@ -68,7 +69,7 @@ def import_behavior(
     keep: Keep | None = None,
     exclude: Sequence[int] = (),
     skip_incomplete: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
     on_episode: OnEpisode | None = None,
 ) -> ImportSummary:
     """Import one task. Run again after an interruption, it continues; when complete, it does nothing.
@@ -82,44 +83,37 @@ def import_behavior(
         keep: what to take over besides RGB pictures, state and action.
         exclude: original episode numbers to leave out.
         skip_incomplete: leave out episodes of which a file is missing, rather than refuse them.
-        workers: processes.
-        on_episode: called with (episodes done, of how many) at the start and after each.
+        workers: processes that check; None takes as many as pay off. Copying waits for the disk only.
+        on_episode: called with (``checking`` or ``copying``, episodes done, of how many).
 
     Raises:
-        DataError: the source is damaged or lacks the task, or ``dst`` is something else.
+        DataError: the source is damaged or lacks the task (nothing was written then), or ``dst``
+            is something else.
     """
-    if episodes is not None and episodes < 1:
-        raise DataError(f"--episodes is {episodes}; it must be 1 or more")
-    if workers < 1:
-        raise DataError(f"--workers is {workers}; it must be 1 or more")
-    source = open_source(Path(src), task, keep or Keep())
-    _refuse_nesting(source.root, Path(dst))
-    selection = select_episodes(source, episodes, frozenset(exclude), skip_incomplete)
-    plan = _plan(source, selection)
+    for name, value in (("--episodes", episodes), ("--workers", workers)):
+        if value is not None and value < 1:
+            raise DataError(f"{name} is {value}; it must be 1 or more")
     target = Path(dst)
-    _open_target(target, plan)
-    assignments = _assign(selection)
-    if (target / INFO_FILE).is_file():
-        records = None
-        already = len(assignments)
-    else:
-        with _only_one(target):
-            already = sum(_record_file(target, a).is_file() for a in assignments)
-            records = _run(source, target, assignments, workers, on_episode)
-            write_metadata(source, target, records)
-    shutil.rmtree(target / PROGRESS_FOLDER, ignore_errors=True)
-    annotated = load_annotations(target) or {}
-    return ImportSummary(
-        root=target,
-        task_name=source.task_name,
-        episodes=len(assignments),
-        frames=sum(selection.lengths),
-        already_done=already,
-        skipped=tuple(f"episode {n}: {file} is missing" for n, file in selection.incomplete.items()),
-        not_on_disk=selection.not_on_disk,
-        without_annotation=len(assignments) - len(annotated),
-        length_differs=sum(source.listed[a.number] != a.length for a in assignments),
-    )
+    try:
+        source = open_source(Path(src), task, keep or Keep())
+        _refuse_nesting(source.root, target)
+        selection = select_episodes(source, episodes, frozenset(exclude), skip_incomplete)
+        plan = _plan(source, selection)
+        targets.refuse_other(target, plan)
+        targets.refuse_busy(target)
+    except OSError as error:
+        raise DataError(f"{error.filename or src}: cannot be read ({error.strerror}); give another path") from None
+    notify = on_episode or (lambda stage, done, total: None)
+    already = len(selection.numbers)
+    if not targets.is_complete(target):
+        workers = workers or _paying_workers(plan)
+        records = targets.saved_records(target) or _check(source, selection, workers, partial(notify, "checking"))
+        with targets.held(target, plan):
+            if not targets.is_complete(target):  # another import may have ended while this one checked
+                targets.save_records(target, records)
+                already = _copy(source, target, [Checked(**r) for r in records], partial(notify, "copying"))
+    targets.finish(target)
+    return _summary(source, target, selection, already)
 
 
 def _refuse_nesting(src: Path, dst: Path) -> None:
@@ -129,105 +123,71 @@ def _refuse_nesting(src: Path, dst: Path) -> None:
 
 
 def _plan(source: Source, selection: Selection) -> dict[str, Any]:
-    sizes = [source.data_file(number).stat().st_size for number in selection.numbers]
     return {
         "source": str(source.root.resolve()),
-        "task": source.task,
-        "task_name": source.task_name,
+        "task": source.task.number,
+        "task_name": source.task.name,
         "episodes": list(selection.numbers),
-        "data_bytes": sizes,
+        "bytes": [sum(file.stat().st_size for file in source.files(number)) for number in selection.numbers],
         "video_keys": list(source.video_keys),
         "columns": list(source.columns),
     }
 
 
-def _open_target(target: Path, plan: dict[str, Any]) -> None:
-    """Begin or continue in ``target``; refuse what is not this very import."""
-    if target.exists() and not target.is_dir():
-        raise DataError(f"--out: {target} is a file; give a new folder")
-    plan_file = target / PLAN_FILE
-    if plan_file.is_file():
-        try:
-            begun = json.loads(plan_file.read_text(encoding="utf-8"))
-        except ValueError:
-            begun = None
-        if begun != plan:
-            differs = [key for key in plan if not isinstance(begun, dict) or begun.get(key) != plan[key]]
-            raise DataError(
-                f"--out: {target} was begun with other {' and '.join(differs[:2]).replace('_', ' ')}; "
-                "repeat that command to finish it, or give a new folder"
-            )
-        return
-    if target.is_dir() and any(target.iterdir()):
-        raise DataError(f"--out: {target} is not empty and no import was begun there; give a new folder")
-    write_json(plan_file, plan)
+def _paying_workers(plan: dict[str, Any]) -> int:
+    """Processes that take longer to start than a small import's work are not started."""
+    return 1 if sum(plan["bytes"]) < SMALL_BYTES else min(MOST_WORKERS, os.cpu_count() or 1)
 
 
-def _assign(selection: Selection) -> list[Assignment]:
-    assignments, first_row = [], 0
-    for episode, (number, length) in enumerate(zip(selection.numbers, selection.lengths, strict=True)):
-        assignments.append(Assignment(number, episode, first_row, length))
-        first_row += length
-    return assignments
-
-
-def _record_file(target: Path, assignment: Assignment) -> Path:
-    return target / PROGRESS_FOLDER / f"episode_{assignment.episode:06d}.json"
-
-
-def _run(
-    source: Source, target: Path, assignments: list[Assignment], workers: int, on_episode: OnEpisode | None
+def _check(
+    source: Source, selection: Selection, workers: int, notify: Callable[[int, int], None]
 ) -> list[dict[str, Any]]:
-    """Records of all episodes, importing those that have none yet."""
-    open_ones = [a for a in assignments if not _record_file(target, a).is_file()]
-    done = len(assignments) - len(open_ones)
-    notify = on_episode or (lambda done, total: None)
-    notify(done, len(assignments))
-    for count, _ in enumerate(_finished(source, target, open_ones, workers), start=1):
-        notify(done + count, len(assignments))
-    return [json.loads(_record_file(target, a).read_text(encoding="utf-8")) for a in assignments]
+    """What is known of every episode; all of them are read before the first mistake is reported."""
+    found = each(partial(try_episode, source), selection.numbers, workers, notify)
+    bad = {n: result for n, result in zip(selection.numbers, found, strict=True) if isinstance(result, str)}
+    if bad:
+        numbers = " ".join(str(number) for number in list(bad)[:NAMED_EPISODES])
+        more = f" and {len(bad) - NAMED_EPISODES} more" if len(bad) > NAMED_EPISODES else ""
+        which = "it" if len(bad) == 1 else f"the {len(bad)} damaged episodes"
+        raise DataError(f"{next(iter(bad.values()))}, or leave {which} out: --exclude {numbers}{more}")
+    good = [result for result in found if not isinstance(result, str)]
+    refuse_unlike([Checked(**record) for record in good])
+    return good
 
 
-def _finished(source: Source, target: Path, assignments: list[Assignment], workers: int) -> Iterator[None]:
-    if workers == 1 or len(assignments) < 2:
-        for assignment in assignments:
-            yield _import_and_record(source, target, assignment)
-        return
-    with ProcessPoolExecutor(
-        min(workers, len(assignments)), mp_context=get_context("spawn"), initializer=_leave_interrupts
-    ) as pool:
-        futures = [pool.submit(_import_and_record, source, target, a) for a in assignments]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _copy(source: Source, target: Path, episodes: list[Checked], notify: Callable[[int, int], None]) -> int:
+    """Write what is not there yet; how many episodes were."""
+    already = 0
+    for done, (checked, place) in enumerate(zip(episodes, assign(episodes), strict=True)):
+        notify(done, len(episodes))
+        if targets.is_done(target, place.episode):
+            already += 1
+        else:
+            write_episode(source, target, checked, place)
+            targets.mark_done(target, place.episode)
+    notify(len(episodes), len(episodes))
+    write_metadata(source, target, episodes)
+    return already
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; only the first answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _import_and_record(source: Source, target: Path, assignment: Assignment) -> None:
-    record = import_episode(source, target, assignment)
-    write_json(_record_file(target, assignment), record)
-
-
-@contextmanager
-def _only_one(target: Path) -> Iterator[None]:
-    folder = target / PROGRESS_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"--out: another import is writing to {target}; wait for it to end") from None
-        yield
+def _summary(source: Source, target: Path, selection: Selection, already: int) -> ImportSummary:
+    rows = [json.loads(line) for line in (target / EPISODE_MAP).read_text(encoding="utf-8").splitlines()]
+    return ImportSummary(
+        root=target,
+        task_name=source.task.name,
+        episodes=len(rows),
+        frames=sum(row["length"] for row in rows),
+        already_done=already,
+        skipped=tuple(f"episode {n}: {file} is missing" for n, file in selection.incomplete.items()),
+        not_on_disk=selection.not_on_disk,
+        unlisted=selection.unlisted,
+        without_annotation=sum(row["annotation"] is None for row in rows),
+        length_differs=sum(row["length"] != source.listed[row["source_episode"]] for row in rows),
+    )
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m smolvla_core.data.behavior",
         description="Import one task of the 2025 BEHAVIOR challenge's demonstrations into LeRobot v3.0.",
         epilog="Interrupted, run the same command again: it continues.",
@@ -241,31 +201,41 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep-depth", action="store_true", help="take the depth videos over")
     parser.add_argument("--keep-seg", action="store_true", help="take the segmentation videos over")
     parser.add_argument("--keep-privileged", action="store_true", help="take camera and object poses over")
-    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), metavar="N", help="processes")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that check (default: as many as pay off)")
     return parser.parse_args(argv)
 
 
 def _print_summary(summary: ImportSummary) -> None:
     fresh = summary.episodes - summary.already_done
-    print(f"{summary.root}: {summary.episodes} episodes, {summary.frames} frames of {summary.task_name}")
+    size = f"{counted(summary.episodes, 'episode')}, {counted(summary.frames, 'frame')}"
+    print(f"{summary.root}: {size} of {summary.task_name}")
     if summary.already_done:
-        print(f"  {summary.already_done} episodes were there already, {fresh} imported now")
+        print(f"  there already: {counted(summary.already_done, 'episode')}; imported now: {fresh:,}")
     if summary.not_on_disk:
-        print(f"  {summary.not_on_disk} more episodes are listed but not on disk")
+        print(f"  listed, but not on disk: {counted(summary.not_on_disk, 'episode')}")
+    if summary.unlisted:
+        left = f"{counted(len(summary.unlisted), 'file')}, the first {summary.unlisted[0].name}"
+        print(f"  on disk, but not listed in meta/episodes.jsonl, and left out: {left}")
     for line in summary.skipped:
-        print(f"  left out {line}")
+        print(f"  left out: {line}")
     if summary.without_annotation:
-        print(f"  {summary.without_annotation} episodes have no annotation")
+        print(f"  without an annotation: {counted(summary.without_annotation, 'episode')}")
     if summary.length_differs:
-        print(f"  {summary.length_differs} episodes differ in length from episodes.jsonl; the files' own was taken")
+        differs = counted(summary.length_differs, "episode")
+        print(f"  of another length than episodes.jsonl says: {differs}; the files' own was taken")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: exit code 0, 1 when interrupted, 2 on bad input."""
     args = _parse(argv)
+    print_anywhere()
+    return answer(lambda: _run(args), f"interrupted; {CONTINUE}")
+
+
+def _run(args: argparse.Namespace) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
-    shown = bar.add_task("importing episodes", total=None)
+    shown = bar.add_task("reading", total=None)
     try:
         with bar:
             summary = import_behavior(
@@ -277,19 +247,18 @@ def main(argv: Sequence[str] | None = None) -> int:
                 exclude=args.exclude,
                 skip_incomplete=args.skip_incomplete,
                 workers=args.workers,
-                on_episode=lambda done, total: bar.update(shown, completed=done, total=total),
+                on_episode=lambda stage, done, total: bar.update(
+                    shown, description=f"{stage} episodes", completed=done, total=total
+                ),
             )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except BrokenProcessPool:
+        print(f"error: a worker process died (out of memory?); {CONTINUE}, with fewer --workers", file=sys.stderr)
+        return FAILED
     except OSError as error:
-        print(f"error: {error}; run the same command again to continue", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 1
+        print(f"error: {error}; {CONTINUE}", file=sys.stderr)
+        return FAILED
     _print_summary(summary)
-    return 0
+    return OK
 
 
 if __name__ == "__main__":

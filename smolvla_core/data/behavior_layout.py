@@ -13,6 +13,8 @@ from types import MappingProxyType
 from smolvla_core.errors import DataError
 
 FPS = 30
+MOST_FPS = 1000
+"""A higher rate in ``info.json`` is damage."""
 STATE_WIDTH = 256
 ACTION_WIDTH = 23
 CAM_POSES_WIDTH = 21
@@ -35,6 +37,8 @@ STATS_FILE = "meta/episodes_stats.jsonl"
 DATA_PATH = "data/task-{episode_chunk:04d}/episode_{episode_index:08d}.parquet"
 VIDEO_PATH = "videos/task-{episode_chunk:04d}/{video_key}/episode_{episode_index:08d}.mp4"
 METAINFO_PATH = "meta/episodes/task-{episode_chunk:04d}/episode_{episode_index:08d}.json"
+PICTURES_NEED = frozenset({"episode_index", "video_key"})
+"""Placeholders without which ``video_path`` would give two cameras the same file."""
 ANNOTATION_PATH = "annotations/task-{episode_chunk:04d}/episode_{episode_index:08d}.json"
 
 TASKS = MappingProxyType(
@@ -64,7 +68,9 @@ EASTER_EGGS_INSTRUCTION = (
     "are left in the basket."
 )
 
-_FIELDS = frozenset({"episode_chunk", "episode_index", "video_key"})
+NUMBERS = frozenset({"episode_chunk", "episode_index"})
+"""Placeholders of v2.1's paths that stand for numbers."""
+NUMBERS_V3 = frozenset({"chunk_index", "file_index"})
 _FORMAT = re.compile(r"(0?\d{1,2}d)?")
 _KEY = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
 
@@ -84,24 +90,37 @@ def episode_number(task: int, ordinal: int) -> int:
     return task * CHUNKS_SIZE + (ordinal + 1) * EPISODE_STEP
 
 
-def check_template(name: str, template: object) -> str:
+def check_template(
+    name: str,
+    template: object,
+    needs: frozenset[str] = frozenset({"episode_index"}),
+    numbers: frozenset[str] = NUMBERS,
+) -> str:
     """A path template of ``info.json``, refused unless it stays inside the dataset.
 
+    Args:
+        name: its key in ``info.json``.
+        template: its value.
+        needs: placeholders without which several files would share a path.
+        numbers: placeholders that it may have, beside ``video_key``.
+
     Raises:
-        DataError: not a string, absolute, climbing with '..', or with an unknown placeholder.
+        DataError: not a string, absolute, climbing with '..', or with an unknown or missing placeholder.
     """
     if not isinstance(template, str) or not template:
         raise DataError(f"{INFO_FILE}: {name} is {template!r}; it must be a path like '{DATA_PATH}'")
     try:
-        pieces = list(Formatter().parse(template))
+        pieces = [piece for piece in Formatter().parse(template) if piece[1] is not None]
     except ValueError:
         raise DataError(f"{INFO_FILE}: {name} is {template!r}; its braces do not match") from None
     for _, field, spec, conversion in pieces:
-        if field is None:
-            continue
-        if field not in _FIELDS or conversion or not _FORMAT.fullmatch(spec or ""):
-            known = ", ".join(sorted(_FIELDS))
-            raise DataError(f"{INFO_FILE}: {name} has the placeholder '{field}'; it may use {known}")
+        form = _FORMAT if field in numbers else re.compile("")
+        if field not in numbers | {"video_key"} or conversion or not form.fullmatch(spec or ""):
+            known = ", ".join(sorted(numbers | {"video_key"}))
+            raise DataError(f"{INFO_FILE}: {name} has the placeholder '{field}:{spec}'; it may use {known}")
+    missing = sorted(needs - {str(field) for _, field, _, _ in pieces})
+    if missing:
+        raise DataError(f"{INFO_FILE}: {name} is {template!r}; it must contain {{{missing[0]}}}")
     if template.startswith(("/", "\\", "~")) or ".." in PurePosixPath(template.replace("\\", "/")).parts:
         raise DataError(f"{INFO_FILE}: {name} is {template!r}; a path must stay inside the dataset's folder")
     return template
@@ -121,3 +140,8 @@ def check_video_key(key: str) -> str:
 def episode_file(root: Path, template: str, episode: int, chunks_size: int = CHUNKS_SIZE, key: str = "") -> Path:
     """Path of one episode's file, from a template that `check_template` has passed."""
     return root / template.format(episode_chunk=episode // chunks_size, episode_index=episode, video_key=key)
+
+
+def is_depth(key: str) -> bool:
+    """Whether a video key is a depth camera's."""
+    return key.startswith("observation.images.depth.")

@@ -154,12 +154,22 @@ def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     task_info = _matrix(table, TASK_INFO, root) if poses else None
     if task_info is not None:
         _refuse_non_finite(task_info, TASK_INFO, episode, frame, root)
-    task_index = table["task_index"].to_numpy()[starts]
-    names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
-    tasks = tuple(names[int(index)] for index in task_index)
+    tasks = _instructions(meta, table["task_index"].to_numpy()[starts], root)
     dataset = Dataset(meta, root, state, action, timestamp, episode, frame, starts, lengths, tasks, task_info)
     _refuse_missing_videos(dataset)
     return dataset
+
+
+def _instructions(meta: LeRobotDatasetMetadata, task_index: NDArray[np.int64], root: Path) -> tuple[str, ...]:
+    """The instruction of each episode, by its task."""
+    names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
+    unknown = next((episode for episode, index in enumerate(task_index) if int(index) not in names), None)
+    if unknown is not None:
+        raise DataError(
+            f"{root}: episode {unknown} is of task {task_index[unknown]}, which meta/tasks.parquet does not list; "
+            "fetch the dataset again"
+        )
+    return tuple(names[int(index)] for index in task_index)
 
 
 def locate(source: DatasetSource, cache_dir: str | None) -> Path:
@@ -180,6 +190,11 @@ def locate(source: DatasetSource, cache_dir: str | None) -> Path:
         info = json.loads(info_file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(f"{info_file}: not valid JSON (line {error.lineno}); fetch the file again") from None
+    fps = info.get("fps") if isinstance(info, dict) else None
+    if not isinstance(fps, int | float) or fps <= 0:
+        raise DataError(
+            f"{info_file}: 'fps' is {fps!r}; it must be a number above 0, correct it or fetch the file again"
+        )
     return converted(root, info, cache_dir) if is_legacy(info) else root.resolve()
 
 
@@ -203,10 +218,12 @@ def split_episodes(config: DataConfig, total: int) -> Split:
     n_val = max(1, round(config.val_fraction * total))
     n_test = max(1, round(config.test_fraction * total)) if config.test_fraction > 0 else 0
     if total - n_val - n_test < 1:
-        raise DataError(
-            f"data: {total} episode(s) cannot be split into training, validation and test; "
-            "record more, or set data.test_fraction to 0"
-        )
+        wanted = ("training", "validation", "test") if n_test else ("training", "validation")
+        way_out = "lower data.val_fraction or data.test_fraction"
+        if total < len(wanted):
+            way_out = "record more" + (", or set data.test_fraction to 0" if total == 2 else "")
+        episodes = f"{total} episode{'' if total == 1 else 's'}"
+        raise DataError(f"data: {episodes} cannot be split into {', '.join(wanted[:-1])} and {wanted[-1]}; {way_out}")
     parts = (order[n_val + n_test :], order[:n_val], order[n_val : n_val + n_test])
     train, val, test = (tuple(int(e) for e in np.sort(part)) for part in parts)
     return Split(train, val, test)
@@ -234,8 +251,11 @@ def fingerprint(config: DataConfig) -> dict[str, Any]:
 
 def _read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
     for needed in ("meta/tasks.parquet", "meta/episodes", "data"):
-        if not (root / needed).exists():
+        files = [file for file in (root / needed, *(root / needed).rglob("*.parquet")) if file.is_file()]
+        if not files:  # lerobot would ask the hub for it
             raise DataError(f"{root}: '{needed}' is missing; the dataset is incomplete, fetch or convert it again")
+        for file in files:
+            _refuse_damaged(file)
     try:
         meta = LeRobotDatasetMetadata(source.repo_id or f"local/{root.name}", root=root)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -252,18 +272,23 @@ def _read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
 
 
 def _read_columns(meta: LeRobotDatasetMetadata, root: Path, extra: tuple[str, ...]) -> pa.Table:
-    files = sorted((root / "data").rglob("*.parquet"))
-    if not files:
-        raise DataError(f"{root / 'data'}: no parquet file; the dataset is incomplete, fetch it again")
     tables = []
-    for file in files:
+    for file in sorted((root / "data").rglob("*.parquet")):
+        present = set(pq.read_schema(file).names)
+        wanted = [STATE, ACTION, "episode_index", "task_index", *extra, *({TIMESTAMP} & present)]
+        lacking = [column for column in wanted if column not in present]
+        if lacking:
+            raise DataError(f"{file}: has no column '{lacking[0]}'; convert the dataset again")
         try:
-            present = set(pq.read_schema(file).names)
-            wanted = [STATE, ACTION, "episode_index", "task_index", *extra, *({TIMESTAMP} & present)]
             tables.append(pq.read_table(file, columns=wanted))
         except (OSError, pa.ArrowException, KeyError) as error:
             raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
-    table = pa.concat_tables(tables).combine_chunks()
+    try:
+        table = pa.concat_tables(tables).combine_chunks()
+    except pa.ArrowException:
+        raise DataError(
+            f"{root / 'data'}: its files hold the same column with different types; convert the dataset again"
+        ) from None
     if len(table) != meta.total_frames:
         raise DataError(
             f"{root}: info.json promises {meta.total_frames} frames, data/ holds {len(table)}; fetch the dataset again"
@@ -313,8 +338,15 @@ def _refuse_missing_videos(dataset: Dataset) -> None:
                 raise DataError(f"{dataset.root / path}: video of '{key}' is missing; fetch the dataset again")
 
 
+def _refuse_damaged(file: Path) -> None:
+    try:
+        pq.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def video_offsets(dataset: Dataset, key: str) -> tuple[list[Path], NDArray[np.float64]]:

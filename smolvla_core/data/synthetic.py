@@ -6,8 +6,12 @@ road as the downloaded demonstrations (`smolvla_core.data.behavior` imports both
 
 import argparse
 import json
+import os
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.data import behavior_layout as layout
-from smolvla_core.data.synthetic_motion import MAX_EGGS, Motion, Scene, draw_scene, perform
+from smolvla_core.data import synthetic_metadata as metadata
+from smolvla_core.data.synthetic_motion import Motion, perform
 from smolvla_core.data.synthetic_pictures import film, picture_sizes
+from smolvla_core.data.synthetic_scene import MAX_EGGS, Scene, draw_scene
 from smolvla_core.data.video_files import write_hevc
-from smolvla_core.errors import DataError, UserError
+from smolvla_core.data.wording import counted
+from smolvla_core.errors import DataError
 
 SECONDS_PER_EGG = 2.0
 MIN_SECONDS = 1.0
@@ -58,26 +66,51 @@ def write_synthetic(
         DataError: ``out`` holds something already, or an argument is out of range.
     """
     _check(out, episodes, seconds, size, seed, task)
-    out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    stats: list[dict[str, Any]] = []
-    index = 0
-    with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
-        for ordinal in bar.track(range(episodes), description="synthetic episodes"):
-            rng = np.random.default_rng([seed, task, ordinal])
-            frames = round(seconds * rng.uniform(1 - LONGEST_CHANGE, 1 + LONGEST_CHANGE) * layout.FPS)
-            scene = draw_scene(rng, eggs=int(np.clip(seconds // SECONDS_PER_EGG, 1, MAX_EGGS)))
-            motion = perform(scene, frames, rng)
-            number = layout.episode_number(task, ordinal)
-            table = _columns(scene, motion, number, task, index)
-            _write_table(layout.episode_file(out, layout.DATA_PATH, number), table)
-            _write_videos(out, number, scene, motion, size, seed, depth_and_seg)
-            _write_json(layout.episode_file(out, layout.ANNOTATION_PATH, number), _annotation(motion, task))
-            _write_json(layout.episode_file(out, layout.METAINFO_PATH, number), _metainfo(scene, motion, task))
-            rows.append(_listing(number, task, frames, motion))
-            stats.append({"episode_index": number, "stats": _stats(table)})
-            index += frames
-    _write_metadata(out, rows, stats, task, size)
+    with _whole(out) as folder:
+        rows: list[dict[str, Any]] = []
+        stats: list[dict[str, Any]] = []
+        index = 0
+        with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
+            for ordinal in bar.track(range(episodes), description="synthetic episodes"):
+                rng = np.random.default_rng([seed, task, ordinal])
+                frames = round(seconds * rng.uniform(1 - LONGEST_CHANGE, 1 + LONGEST_CHANGE) * layout.FPS)
+                scene = draw_scene(rng, eggs=int(np.clip(seconds // SECONDS_PER_EGG, 1, MAX_EGGS)))
+                motion = perform(scene, frames, rng)
+                number = layout.episode_number(task, ordinal)
+                table = metadata.columns(scene, motion, number, task, index)
+                _write_table(layout.episode_file(folder, layout.DATA_PATH, number), table)
+                _write_videos(folder, number, scene, motion, size, seed, depth_and_seg)
+                for path, value in (
+                    (layout.ANNOTATION_PATH, metadata.annotation(motion, task)),
+                    (layout.METAINFO_PATH, metadata.metainfo(scene, motion, task)),
+                ):
+                    _write_json(layout.episode_file(folder, path, number), value)
+                rows.append(metadata.listing(number, task, frames, motion))
+                stats.append({"episode_index": number, "stats": metadata.stats(table)})
+                index += frames
+        listed = metadata.all_listed(rows, task)
+        _write_jsonl(folder / layout.TASKS_FILE, metadata.tasks())
+        _write_jsonl(folder / layout.EPISODES_FILE, listed)
+        _write_jsonl(folder / layout.STATS_FILE, stats)
+        _write_json(folder / layout.INFO_FILE, metadata.info(listed, size))
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder to write in; it becomes ``out`` when the block ends, whole or not at all."""
+    parent = out.resolve().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=parent))
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written to ({error.strerror}); give another folder") from None
+    try:
+        yield folder
+        folder.chmod(0o755)
+        os.replace(folder, out.resolve())
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _check(out: Path, episodes: int, seconds: float, size: int, seed: int, task: int) -> None:
@@ -93,24 +126,6 @@ def _check(out: Path, episodes: int, seconds: float, size: int, seed: int, task:
         raise DataError(f"--seed is {seed}; it must be 0 or more")
     if task not in layout.TASKS:
         raise DataError(f"--task is {task}; it must be 0 to {max(layout.TASKS)} ({layout.EASTER_EGGS}: Easter eggs)")
-
-
-def _columns(scene: Scene, motion: Motion, number: int, task: int, index: int) -> dict[str, NDArray[Any]]:
-    frames = len(motion.state)
-    eggs = motion.eggs.reshape(frames, -1)
-    still = np.tile(np.concatenate([scene.basket, scene.tree]), (frames, 1))
-    hands = np.concatenate([motion.hands, np.tile([0.0, 0.0, 0.0, 1.0], (frames, 2, 1))], axis=2)
-    head = np.tile([0.1, 0.0, 1.5, 0.0, 0.0, 0.0, 1.0], (frames, 1))
-    return {
-        "index": np.arange(index, index + frames, dtype=np.int64),
-        "episode_index": np.full(frames, number, dtype=np.int64),
-        "task_index": np.full(frames, task, dtype=np.int64),
-        "timestamp": np.arange(frames, dtype=np.float64) / layout.FPS,
-        layout.STATE: motion.state,
-        "observation.cam_rel_poses": np.concatenate([head, hands.reshape(frames, -1)], axis=1).astype(np.float32),
-        layout.ACTION: motion.action,
-        "observation.task_info": np.concatenate([eggs, still], axis=1).astype(np.float32),
-    }
 
 
 def _write_table(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -129,155 +144,7 @@ def _write_videos(
         for camera, pixels in picture_sizes(size).items():
             path = layout.episode_file(out, layout.VIDEO_PATH, number, key=layout.video_key(modality, camera))
             pictures = film(scene, motion, camera, modality, pixels, seed)
-            write_hevc(path, pictures, layout.FPS, _pix_fmt(modality))
-
-
-def _pix_fmt(modality: str) -> str:
-    return {"rgb": "yuv420p", "depth": "yuv420p", "seg_instance_id": "yuv444p"}[modality]
-
-
-def _annotation(motion: Motion, task: int) -> dict[str, Any]:
-    frames = len(motion.state)
-    skills = [
-        {
-            "skill_idx": i,
-            "skill_id": [i],
-            "skill_description": [skill.description],
-            "object_id": [list(skill.objects)],
-            "manipulating_object_id": [skill.manipulating] if skill.manipulating else [],
-            "memory_prefix": [],
-            "spatial_prefix": [],
-            "frame_duration": [skill.start, skill.stop],
-            "mark": None,
-            "skill_type": ["navigation" if skill.description == "move to" else "uncoordinated"],
-        }
-        for i, skill in enumerate(motion.skills)
-    ]
-    primitives = [
-        {
-            "primitive_idx": i,
-            "primitive_id": [i],
-            "primitive_description": skill["skill_description"],
-            **{key: skill[key] for key in ("object_id", "manipulating_object_id", "frame_duration")},
-        }
-        for i, skill in enumerate(skills)
-    ]
-    first, last = motion.skills[0].start, motion.skills[-1].stop
-    return {
-        "task_name": layout.TASKS[task],
-        "data_folder": "",
-        "meta_data": {"task_duration": frames, "valid_duration": [first, last]},
-        "skill_annotation": skills,
-        "primitive_annotation": primitives,
-    }
-
-
-def _metainfo(scene: Scene, motion: Motion, task: int) -> dict[str, Any]:
-    return {
-        "task_name": layout.TASKS[task],
-        "robot_type": "R1Pro",
-        "scene": "scripted_garden",
-        "n_steps": len(motion.state),
-        "object_positions": {
-            "wicker_basket_88": scene.basket.tolist(),
-            "tree_92": scene.tree.tolist(),
-            **{f"easter_egg_{89 + i}": place.tolist() for i, place in enumerate(scene.eggs)},
-        },
-    }
-
-
-def _listing(number: int, task: int, frames: int, motion: Motion | None) -> dict[str, Any]:
-    """One line of episodes.jsonl; ``motion`` None for an episode that is not on disk."""
-    base = np.zeros((2, 3)) if motion is None else motion.base
-    hands = np.zeros((2, 2, 3)) if motion is None else motion.hands
-    travelled = np.linalg.norm(np.diff(hands, axis=0), axis=2).sum(axis=0)
-    return {
-        "episode_index": number,
-        "tasks": [layout.instruction(task)],
-        "length": frames,
-        "distance_traveled": float(np.linalg.norm(np.diff(base[:, :2], axis=0), axis=1).sum()),
-        "left_eef_displacement": float(travelled[0]),
-        "right_eef_displacement": float(travelled[1]),
-    }
-
-
-def _stats(columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Statistics of three columns only, and none of pictures, as in the release."""
-    stats = {}
-    for key in (layout.ACTION, layout.STATE, "observation.cam_rel_poses"):
-        rows = columns[key].astype(np.float64)
-        low, high = np.quantile(rows, [0.01, 0.99], axis=0)
-        values = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
-        stats[key] = {name: value.tolist() for name, value in (values | {"q01": low, "q99": high}).items()}
-        stats[key]["count"] = [len(rows)]
-    return stats
-
-
-def _write_metadata(out: Path, rows: list[dict[str, Any]], stats: list[dict[str, Any]], task: int, size: int) -> None:
-    written = {row["episode_index"]: row for row in rows}
-    listed = []
-    for other in layout.TASKS:
-        count = max(layout.EPISODES_PER_TASK, len(rows) if other == task else 0)
-        for number in (layout.episode_number(other, i) for i in range(count)):
-            listed.append(written.get(number) or _listing(number, other, 7619, None))
-    info = {
-        "codebase_version": "v2.1",
-        "robot_type": "R1Pro",
-        "total_episodes": len(listed),
-        "total_frames": sum(row["length"] for row in listed),
-        "total_tasks": len(layout.TASKS),
-        "total_videos": len(listed) * len(layout.CAMERAS) * len(layout.MODALITIES),
-        "chunks_size": layout.CHUNKS_SIZE,
-        "fps": layout.FPS,
-        "splits": {"train": f"0:{len(listed)}"},
-        "data_path": layout.DATA_PATH,
-        "video_path": layout.VIDEO_PATH,
-        "metainfo_path": layout.METAINFO_PATH,
-        "annotation_path": layout.ANNOTATION_PATH,
-        "features": _features(size),
-    }
-    tasks = [{"task_index": i, "task_name": name, "task": layout.instruction(i)} for i, name in layout.TASKS.items()]
-    _write_json(out / layout.INFO_FILE, info)
-    _write_jsonl(out / layout.TASKS_FILE, tasks)
-    _write_jsonl(out / layout.EPISODES_FILE, listed)
-    _write_jsonl(out / layout.STATS_FILE, stats)
-
-
-def _features(size: int) -> dict[str, Any]:
-    def vector(width: int | None) -> dict[str, Any]:
-        return {"dtype": "float32", "shape": [width], "names": None, "fps": float(layout.FPS)}
-
-    def scalar(dtype: str) -> dict[str, Any]:
-        return {"dtype": dtype, "shape": [1], "names": None, "fps": float(layout.FPS)}
-
-    videos = {
-        layout.video_key(modality, camera): {
-            "dtype": "video",
-            "shape": [pixels, pixels, 3],
-            "names": ["height", "width", "rgb" if modality == "rgb" else modality.split("_")[0]],
-            "info": {
-                "video.fps": float(layout.FPS),
-                "video.height": pixels,
-                "video.width": pixels,
-                "video.channels": 3,
-                "video.codec": "hevc",
-                "video.pix_fmt": _pix_fmt(modality),
-                "video.is_depth_map": modality == "depth",
-                "has_audio": False,
-            },
-        }
-        for modality in layout.MODALITIES
-        for camera, pixels in picture_sizes(size).items()
-    }
-    return videos | {
-        layout.ACTION: vector(layout.ACTION_WIDTH),
-        layout.STATE: vector(layout.STATE_WIDTH),
-        "observation.cam_rel_poses": vector(layout.CAM_POSES_WIDTH),
-        "observation.task_info": vector(None),
-        "timestamp": scalar("float64"),
-        "episode_index": scalar("int64"),
-        "index": scalar("int64"),
-    }
+            write_hevc(path, pictures, layout.FPS, metadata.pix_fmt(modality))
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -291,8 +158,8 @@ def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line: exit code 0, or 2 on bad input."""
-    parser = argparse.ArgumentParser(
+    """Command line: exit code 0, 1 when interrupted or the disk is full, 2 on bad input."""
+    parser = Parser(
         prog="python -m smolvla_core.data.synthetic",
         description="Write a small scripted dataset in the layout of the 2025 BEHAVIOR challenge.",
     )
@@ -304,6 +171,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--task", type=int, default=layout.EASTER_EGGS, help="task number (default 6)")
     parser.add_argument("--depth-and-seg", action="store_true", help="write depth and segmentation videos too")
     args = parser.parse_args(argv)
+    return answer(lambda: _run(args), "interrupted; nothing was left behind")
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         write_synthetic(
             args.out,
@@ -315,11 +186,11 @@ def main(argv: list[str] | None = None) -> int:
             depth_and_seg=args.depth_and_seg,
             progress=sys.stderr.isatty(),
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.out}: {args.episodes} episodes of task {args.task} ({layout.TASKS[args.task]})")
-    return 0
+    except OSError as error:
+        print(f"error: {error}; nothing was left behind", file=sys.stderr)
+        return FAILED
+    print(f"{args.out}: {counted(args.episodes, 'episode')} of task {args.task} ({layout.TASKS[args.task]})")
+    return OK
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""Scripted Easter-egg hiding: where things are, and how an R1Pro-shaped robot moves among them.
+"""Scripted Easter-egg hiding: how an R1Pro-shaped robot moves in a scene.
 
 No physics: each joint is a smooth function of where the hand should be, so that the state is
 consistent with itself, depends on the scene, and follows the action a few frames later.
-Frames: the world's x is forward and y left at the start; metres, radians. T frames, E eggs.
+Metres, radians. T frames, E eggs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data.behavior_layout import ACTION_WIDTH, FPS, STATE_WIDTH
-from smolvla_core.r1pro import RELEASES
+from smolvla_core.data.behavior_layout import ACTION_WIDTH, FPS
+from smolvla_core.data.synthetic_scene import EGG_HEIGHT_M, Scene, to_robot, to_world
+from smolvla_core.data.synthetic_state import Body, proprioception
 
 Array = NDArray[np.float64]
 
@@ -21,13 +23,10 @@ GRIPPER_OPEN_M = 0.05
 GRIPPER_ON_EGG_M = 0.018
 GRIPPER_SPEED_M = 0.008
 """Most that a finger travels in a frame."""
-GRIP_EFFORT_N = 20.0
-SENSOR_NOISE_RAD = 5e-4
-MAX_EGGS = 3
 
-SIDES = ("left", "right")
 _HOME = np.array([[0.35, 0.30, 0.45], [0.35, -0.30, 0.45]])
 _HOVER_M, _GRASP_M = 0.38, 0.05
+_HAND_ABOVE_EGG_M = _GRASP_M - EGG_HEIGHT_M
 _JOINTS_HOME = np.array([[-0.6, 1.2, 0.0, -0.9, 0.0, 0.0, 0.0], [-0.6, -1.2, 0.0, -0.9, 0.0, 0.0, 0.0]])
 _JOINTS_PER_M = np.array(
     [
@@ -44,22 +43,6 @@ _BASE_SHARE, _BASE_SHARE_PER_S = 0.25, 0.45
 """How much of the way the base goes itself, and the most a second, so that it keeps R1Pro's limits."""
 _TRUNK_STAND = np.array([0.2, -0.5, -0.3, 0.0])
 _TRUNK_LEAN = np.array([0.5, -1.0, -0.6, 0.0])
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What one episode looks like at its start, in the world's frame."""
-
-    basket: Array
-    """(2,)."""
-    tree: Array
-    """(2,)."""
-    eggs: Array
-    """(E, 2) in the basket."""
-    drops: Array
-    """(E, 2) where each egg will lie."""
-    side: int
-    """The arm that works: 0 left, 1 right; the basket's side."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +75,9 @@ class Motion:
     skills: tuple[Skill, ...]
 
 
-def draw_scene(rng: np.random.Generator, eggs: int) -> Scene:
-    """A scene with ``eggs`` eggs; basket and tree stand on opposite sides."""
-    side = int(rng.integers(2))
-    sign = 1.0 if side == 0 else -1.0
-    basket = np.array([rng.uniform(0.55, 0.85), sign * rng.uniform(0.15, 0.40)])
-    tree = np.array([rng.uniform(0.70, 1.00), -sign * rng.uniform(0.05, 0.35)])
-    angles = rng.uniform(0, 2 * np.pi) + np.arange(eggs) * 2 * np.pi / MAX_EGGS
-    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return Scene(basket, tree, basket + 0.05 * ring, tree + 0.16 * _towards(ring, -tree), side)
-
-
 def perform(scene: Scene, frames: int, rng: np.random.Generator) -> Motion:
     """Take every egg out of the basket and lay it next to the tree, in ``frames`` frames."""
-    eggs = len(scene.eggs)
-    times = _timeline(frames, eggs, rng)
+    times = _timeline(frames, len(scene.eggs), rng)
     total = frames + LEAD
     base = _base_path(scene, times, total)
     hand = _hand_path(scene, times, base, total)
@@ -127,38 +98,16 @@ def perform(scene: Scene, frames: int, rng: np.random.Generator) -> Motion:
     action[:, 15:22], action[:, 22] = joints[ahead, 1], commands[ahead, 1]
 
     openings, holding = _openings(commands[done], scene.side)
-    path = _egg_path(scene, times, base[done], hands[done], frames)
-    state = _state(base[done], velocity[done], trunk[done], joints[done], hands[done], openings, holding, rng)
+    body = Body(base[done], velocity[done], trunk[done], joints[done], hands[done], openings, holding)
     return Motion(
-        state=state.astype(np.float32),
+        state=proprioception(body, rng).astype(np.float32),
         action=action.astype(np.float32),
         base=base[done],
         hands=hands[done],
         openings=openings,
-        eggs=path,
+        eggs=_egg_path(scene, times, base[done], hands[done], frames),
         skills=_skills(times, frames),
     )
-
-
-def to_robot(points: Array, base: Array) -> Array:
-    """World points (..., 2) seen from a base pose (3,)."""
-    cos, sin = np.cos(base[2]), np.sin(base[2])
-    rotation = np.array([[cos, sin], [-sin, cos]])
-    return np.asarray((points - base[:2]) @ rotation.T)
-
-
-def to_world(points: Array, base: Array) -> Array:
-    """Points (..., 2) of the robot's frame, in the world."""
-    cos, sin = np.cos(base[2]), np.sin(base[2])
-    rotation = np.array([[cos, -sin], [sin, cos]])
-    return np.asarray(points @ rotation.T + base[:2])
-
-
-def _towards(ring: Array, direction: Array) -> Array:
-    """Ring points turned to the half plane of ``direction``: eggs lie on the robot's side."""
-    heading = np.arctan2(direction[1], direction[0])
-    spread = (np.arange(len(ring)) - (len(ring) - 1) / 2) * 0.7
-    return np.stack([np.cos(heading + spread), np.sin(heading + spread)], axis=1)
 
 
 def _timeline(frames: int, eggs: int, rng: np.random.Generator) -> Array:
@@ -170,7 +119,7 @@ def _timeline(frames: int, eggs: int, rng: np.random.Generator) -> Array:
     return np.stack([ends[4 * e : 4 * e + 5] for e in range(eggs)])
 
 
-def _minimum_jerk(times: list[float], values: list[Array], total: int) -> Array:
+def _minimum_jerk(times: Sequence[float], values: Sequence[Array], total: int) -> Array:
     """Values (total, D) that pass through keyframes, at rest in each."""
     keys = np.asarray(times)
     table = np.stack([np.atleast_1d(value) for value in values]).astype(float)
@@ -186,7 +135,8 @@ def _standpoint(target: Array, share: float) -> Array:
 
 
 def _base_path(scene: Scene, times: Array, total: int) -> Array:
-    keys, poses = [0.0], [np.zeros(3)]
+    keys: list[float] = [0.0]
+    poses: list[Array] = [np.zeros(3)]
     shortest_s = np.min(np.diff(times, axis=1)) / FPS
     share = min(_BASE_SHARE, _BASE_SHARE_PER_S * shortest_s)
     basket, tree = _standpoint(scene.basket, share), _standpoint(scene.tree, share)
@@ -197,7 +147,7 @@ def _base_path(scene: Scene, times: Array, total: int) -> Array:
     return _minimum_jerk(*_without_repeats(keys, poses), total)
 
 
-def _without_repeats(keys: list[float], values: list[Array]) -> tuple[list[float], list[Array]]:
+def _without_repeats(keys: Sequence[float], values: Sequence[Array]) -> tuple[list[float], list[Array]]:
     kept = [i for i in range(len(keys)) if i == 0 or keys[i] > keys[i - 1]]
     return [keys[i] for i in kept], [values[i] for i in kept]
 
@@ -281,86 +231,13 @@ def _egg_path(scene: Scene, times: Array, base: Array, hands: Array, frames: int
         grasp, release = _within(at_basket, picked, 0.6), _within(at_tree, placed, 0.6)
         for t in range(frames):
             if t < grasp:
-                path[t, egg] = [*scene.eggs[egg], 0.03]
+                path[t, egg] = [*scene.eggs[egg], EGG_HEIGHT_M]
             elif t < release:
                 hand = hands[t, scene.side]
-                path[t, egg] = [*to_world(hand[:2], base[t]), max(hand[2] - 0.02, 0.03)]
+                path[t, egg] = [*to_world(hand[:2], base[t]), max(hand[2] - _HAND_ABOVE_EGG_M, EGG_HEIGHT_M)]
             else:
-                path[t, egg] = [*scene.drops[egg], 0.03]
+                path[t, egg] = [*scene.drops[egg], EGG_HEIGHT_M]
     return path
-
-
-def _state(
-    base: Array,
-    velocity: Array,
-    trunk: Array,
-    joints: Array,
-    hands: Array,
-    openings: Array,
-    holding: NDArray[np.bool_],
-    rng: np.random.Generator,
-) -> Array:
-    frames = len(base)
-    joints = joints + rng.normal(0.0, SENSOR_NOISE_RAD, joints.shape)
-    trunk = trunk + rng.normal(0.0, SENSOR_NOISE_RAD, trunk.shape)
-    qpos = np.zeros((frames, 28))
-    qpos[:, [0, 1, 5]] = base
-    qpos[:, 6:10] = trunk
-    qpos[:, 10:24:2], qpos[:, 11:24:2] = joints[:, 0], joints[:, 1]
-    qpos[:, 24:26], qpos[:, 26:28] = openings[:, :1], openings[:, 1:]
-    qvel = np.gradient(qpos, axis=0) * FPS
-    qeffort = np.zeros((frames, 28))
-    qeffort[:, 6:24] = 4.0 * np.sin(qpos[:, 6:24]) + 0.2 * qvel[:, 6:24]
-    qeffort[:, 24:26], qeffort[:, 26:28] = -GRIP_EFFORT_N * holding[:, :1], -GRIP_EFFORT_N * holding[:, 1:]
-
-    yaw, flat = base[:, 2:], np.zeros((frames, 2))
-    orientation = np.concatenate([flat, yaw], axis=1)
-    world_velocity = np.gradient(base, axis=0) * FPS
-    values: dict[str, Array] = {
-        "joint_qpos": qpos,
-        "joint_qpos_sin": np.sin(qpos),
-        "joint_qpos_cos": np.cos(qpos),
-        "joint_qvel": qvel,
-        "joint_qeffort": qeffort,
-        "robot_pos": np.concatenate([base[:, :2], np.zeros((frames, 1))], axis=1),
-        "robot_ori_cos": np.cos(orientation),
-        "robot_ori_sin": np.sin(orientation),
-        "robot_2d_ori": yaw,
-        "robot_2d_ori_cos": np.cos(yaw),
-        "robot_2d_ori_sin": np.sin(yaw),
-        "robot_lin_vel": np.concatenate([world_velocity[:, :2], np.zeros((frames, 1))], axis=1),
-        "robot_ang_vel": np.concatenate([flat, world_velocity[:, 2:]], axis=1),
-        "trunk_qpos": trunk,
-        "trunk_qvel": qvel[:, 6:10],
-        "base_qpos": base,
-        "base_qpos_sin": np.sin(base),
-        "base_qpos_cos": np.cos(base),
-        "base_qvel": velocity,
-    }
-    for arm, side in enumerate(SIDES):
-        speed = qvel[:, 10 + arm : 24 : 2]
-        finger = slice(24 + 2 * arm, 26 + 2 * arm)
-        values |= {
-            f"arm_{side}_qpos": joints[:, arm],
-            f"arm_{side}_qpos_sin": np.sin(joints[:, arm]),
-            f"arm_{side}_qpos_cos": np.cos(joints[:, arm]),
-            f"arm_{side}_qvel": speed,
-            f"eef_{side}_pos": hands[:, arm],
-            f"eef_{side}_quat": _downward(hands[:, arm]),
-            f"gripper_{side}_qpos": qpos[:, finger],
-            f"gripper_{side}_qvel": qvel[:, finger],
-        }
-    state = np.empty((frames, STATE_WIDTH))
-    for key, dims in RELEASES["2025"].items():
-        state[:, dims.start : dims.stop] = values[key]
-    return state
-
-
-def _downward(hand: Array) -> Array:
-    """Quaternion x, y, z, w of a hand that points down and turns with its azimuth, (T, 4)."""
-    half = np.arctan2(hand[:, 1], hand[:, 0]) / 2
-    zero = np.zeros_like(half)
-    return np.stack([np.cos(half), np.sin(half), zero, zero], axis=1)
 
 
 def _skills(times: Array, frames: int) -> tuple[Skill, ...]:

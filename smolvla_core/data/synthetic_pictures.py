@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.data.behavior_layout import CAMERAS, MODALITIES
-from smolvla_core.data.synthetic_motion import GRIPPER_OPEN_M, Motion, Scene, to_robot
+from smolvla_core.data.synthetic_motion import GRIPPER_OPEN_M, Motion
+from smolvla_core.data.synthetic_scene import Scene, to_robot
 
 Picture = NDArray[np.uint8]
 
@@ -52,7 +53,8 @@ def film(scene: Scene, motion: Motion, camera: str, modality: str, size: int, se
         size: pixels to a side.
         seed: of the lawn's texture.
     """
-    assert camera in CAMERAS and modality in MODALITIES
+    assert camera in CAMERAS
+    assert modality in MODALITIES
     ground = _ground(modality, size, seed)
     view = HEAD_VIEW_M if camera == "head" else WRIST_VIEW_M
     for t in range(len(motion.base)):
@@ -78,7 +80,7 @@ def _ground(modality: str, size: int, seed: int) -> NDArray[np.float32]:
 
 
 def _visible(scene: Scene, motion: Motion, t: int) -> list[Disc]:
-    """Everything in view, lowest first."""
+    """Everything in the garden, in the order in which it is painted."""
     base = motion.base[t]
     basket, tree = to_robot(scene.basket, base), to_robot(scene.tree, base)
     discs = [
