@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from smolvla_core.errors import ConfigError
+from smolvla_core.r1pro import PRESETS
 
 TINY = "tiny"
 REFERENCE_BATCH = 8  # the batch size at which `optim.lr` is stated; `lr_scaling` is relative to it
@@ -26,12 +27,34 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
+class TaskInfoConfig(Section):
+    """Where object poses stand in a dataset's ``observation.task_info``, which has no names of its own.
+
+    BEHAVIOR's ``meta/episodes/*.json`` lists the order as ``task_obs_keys``: an object has 1 dim
+    ``real``, then 3 dims ``pos``, in the world.
+    """
+
+    basket: tuple[int, int]
+    """First dim of the basket's position, and the one past its last: x and y, or x, y and z."""
+    frame: Literal["world", "robot"] = "world"
+    """``world``: the robot's own pose is taken from the raw state. ``robot``: as end effectors are."""
+
+    @field_validator("basket")
+    @classmethod
+    def _two_or_three_dims(cls, basket: tuple[int, int]) -> tuple[int, int]:
+        if basket[0] < 0 or basket[1] - basket[0] not in (2, 3):
+            raise ValueError("must be [first, past the last] of 2 or 3 dims, e.g. [13, 16]")
+        return basket
+
+
 class DatasetSource(Section):
     """One LeRobot dataset, on disk (``root``) or on the hub (``repo_id``)."""
 
     root: str | None = None
     repo_id: str | None = None
     weight: float = Field(default=1.0, gt=0)
+    task_info: TaskInfoConfig | None = None
+    """Where object poses stand; needed by features that use them, else not read."""
 
     @model_validator(mode="after")
     def _located(self) -> Self:
@@ -67,20 +90,62 @@ class DataConfig(Section):
 
 
 class StateConfig(Section):
-    """Which dims of the raw proprioception the policy sees; see ``smolvla_core.state``."""
+    """Which dims of the raw proprioception the policy sees; see ``smolvla_core.state``.
 
-    preset: Literal["top32", "standard217", "all", "identity"] = "top32"
+    Lists may be written as one text with commas, so that a search can choose among several.
+    """
+
+    preset: str | None = Field(default="top32", examples=list(PRESETS))
+    """A name in ``smolvla_core.r1pro.PRESETS``. None: ``keys`` or ``indices`` are given instead."""
     keys: tuple[str, ...] = ()
     """Explicit key names in place of a preset, e.g. ``[base_qvel, trunk_qpos]``."""
     indices: tuple[int, ...] = ()
     """Explicit raw dims in place of a preset."""
+    features: tuple[Literal["contact_force", "basket_distance"], ...] = ()
+    """Engineered numbers appended to the state; see ``smolvla_core.features``."""
     track: Literal["standard", "open"] = "standard"
-    """``standard`` refuses the dims that the challenge's standard track forbids."""
+    """``standard`` refuses what the challenge's standard track forbids."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_preset_beside_a_list(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "preset" not in values and (values.get("keys") or values.get("indices")):
+            return {**values, "preset": None}
+        return values
+
+    @field_validator("keys", "features", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return () if value == "none" else tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, preset: str | None) -> str | None:
+        if preset is not None and preset not in PRESETS:
+            raise ValueError(f"no such preset{suggest(preset, PRESETS)}")
+        return preset
+
+    @field_validator("features")
+    @classmethod
+    def _each_once(cls, features: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(features)) < len(features):
+            raise ValueError("a feature is listed twice; list each once")
+        return features
 
     @model_validator(mode="after")
-    def _one_way_of_choosing(self) -> Self:
-        if self.keys and self.indices:
-            raise ValueError("state.keys and state.indices are both given; give one of them")
+    def _consistent(self) -> Self:
+        given = [f"state.{name}" for name in ("preset", "keys", "indices") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are both given; give one of them")
+        if not given:
+            raise ValueError("state.preset is None; give a preset, state.keys or state.indices")
+        if self.track == "standard" and "basket_distance" in self.features:
+            raise ValueError(
+                "state.features: basket_distance is made of object poses (observation.task_info), which the standard "
+                "track forbids; remove it, or set state.track to open"
+            )
         return self
 
 
@@ -137,7 +202,36 @@ class AugmentConfig(Section):
     """Changes to training frames, never to validation; see ``smolvla_core.augment``."""
 
     gripper_jitter_m: float = Field(default=0.0, ge=0)
-    """Half-width of the uniform jitter on end-effector positions in the raw state. 0 is off."""
+    """Half-width of the uniform jitter on end-effector positions in the raw state, in metres. 0 is off."""
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    """Half-width of the uniform jitter of a picture's brightness factor around 1. 0 is off."""
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    """As ``brightness``, for contrast."""
+    saturation: float = Field(default=0.0, ge=0, le=1)
+    """As ``brightness``, for saturation."""
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Half-width of the uniform shift of hue, in turns of the colour wheel. 0 is off."""
+    color_same_draw: bool = True
+    """Whether the cameras of a frame share a draw; else each has its own."""
+    color_views: int | None = Field(default=None, ge=1)
+    """Number of fixed jittered views of a frame, of which each sample draws one: their features can be
+    stored. None: a fresh draw each sample."""
+
+    @property
+    def color_amounts(self) -> tuple[float, float, float, float]:
+        """Brightness, contrast, saturation and hue."""
+        return (self.brightness, self.contrast, self.saturation, self.hue)
+
+    @model_validator(mode="after")
+    def _acts(self) -> Self:
+        if any(self.color_amounts):
+            return self
+        idle = "set augment.brightness, contrast, saturation or hue above 0, or leave it out"
+        if self.color_views is not None:
+            raise ValueError(f"augment.color_views is {self.color_views}, but no colour is jittered; {idle}")
+        if not self.color_same_draw:
+            raise ValueError(f"augment.color_same_draw is false, but no colour is jittered; {idle}")
+        return self
 
 
 class TinyConfig(Section):
@@ -163,7 +257,9 @@ class PolicyConfig(Section):
     num_steps: int = Field(default=10, ge=1)
     """Euler steps of the flow integration."""
     tokenizer_max_length: int = Field(default=64, ge=1)
-    max_state_dim: int = Field(default=32, ge=1)
+    max_state_dim: int | None = Field(default=None, ge=8, multiple_of=8)
+    """Columns of ``state_proj``; those that the checkpoint lacks are added as zeros. None: as many as
+    the state needs, at least the checkpoint's, a multiple of 8."""
     train_expert_only: bool = True
     freeze_vision_encoder: bool = True
     tiny: TinyConfig = TinyConfig()

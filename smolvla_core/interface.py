@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smolvla_core.config import TrialConfig, suggest
 from smolvla_core.data.dataset import Dataset, Moments, Split
 from smolvla_core.errors import ConfigError, DataError
+from smolvla_core.features import Feature, append_features, feature_from_dict, feature_to_dict, resolve_features
 from smolvla_core.state import StateSelection, select_state
 
 IMAGE_PREFIX = "observation.images."
@@ -32,12 +34,16 @@ class CameraView:
 
 @dataclass(frozen=True)
 class Interface:
-    """A policy's inputs and outputs. R raw state dims, A action dims."""
+    """A policy's inputs and outputs. B frames, R raw state dims, S dims the policy sees, A action dims."""
 
     cameras: tuple[CameraView, ...]
     selection: StateSelection
+    features: tuple[Feature, ...]
+    """Numbers appended to the selection."""
     state: Moments
     """Of the raw state, (R,)."""
+    seen: Moments
+    """Of what the policy sees: the selection, then the features, (S,)."""
     action: Moments
     """(A,)."""
     instructions: tuple[str, ...]
@@ -46,16 +52,27 @@ class Interface:
     robot_type: str | None
 
     @property
+    def state_width(self) -> int:
+        """Number of state dims the policy sees, S."""
+        return len(self.seen.mean)
+
+    @property
     def action_width(self) -> int:
         """Number of action dims, A."""
         return len(self.action.mean)
+
+    def see(self, raw: NDArray[np.float32], task_info: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """What the policy sees (B, S) of a raw state (B, R) and object poses (B, Q), before normalisation."""
+        return see(self.selection, self.features, raw, task_info)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "cameras": [asdict(view) for view in self.cameras],
             "selection": asdict(self.selection),
+            "features": [feature_to_dict(feature) for feature in self.features],
             "state": _moments_to_dict(self.state),
+            "seen": _moments_to_dict(self.seen),
             "action": _moments_to_dict(self.action),
             "instructions": list(self.instructions),
             "fps": self.fps,
@@ -65,16 +82,27 @@ class Interface:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
-        selection = values["selection"]
         return cls(
             cameras=tuple(CameraView(**view) for view in values["cameras"]),
-            selection=StateSelection(tuple(selection["indices"]), selection["raw_width"], selection["release"]),
+            selection=StateSelection.from_dict(values["selection"]),
+            features=tuple(feature_from_dict(feature) for feature in values["features"]),
             state=_moments_from_dict(values["state"]),
+            seen=_moments_from_dict(values["seen"]),
             action=_moments_from_dict(values["action"]),
             instructions=tuple(values["instructions"]),
             fps=values["fps"],
             robot_type=values["robot_type"],
         )
+
+
+def see(
+    selection: StateSelection,
+    features: Sequence[Feature],
+    raw: NDArray[np.float32],
+    task_info: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
+    """See :meth:`Interface.see`."""
+    return append_features(selection(raw), features, raw, task_info)
 
 
 def resolve_interface(
@@ -95,11 +123,11 @@ def resolve_interface(
     """
     rows = dataset.rows_of(split.train)
     selection = select_state(config.state, dataset.state.shape[1], dataset.robot_type)
-    if selection.width > config.policy.max_state_dim:
-        raise ConfigError(
-            f"state: {selection.width} dims are selected, policy.max_state_dim is {config.policy.max_state_dim}; "
-            f"choose fewer dims or set policy.max_state_dim to {-(-selection.width // 8) * 8}"
-        )
+    poses = None if dataset.task_info is None else dataset.task_info[rows]
+    features = resolve_features(
+        config.state, selection.release, config.data.train[0], None if poses is None else poses.shape[1]
+    )
+    raw = dataset.state[rows]
     silent = next((episode for episode, task in enumerate(dataset.task) if not task.strip()), None)
     if silent is not None:
         raise DataError(f"{dataset.root}: episode {silent} has no instruction; add it to meta/tasks.parquet")
@@ -107,7 +135,9 @@ def resolve_interface(
     return Interface(
         cameras=_resolve_cameras(config.data.cameras, dataset, expected_cameras),
         selection=selection,
-        state=Moments.of(dataset.state[rows]),
+        features=features,
+        state=Moments.of(raw),
+        seen=Moments.of(see(selection, features, raw, poses)),
         action=Moments.of(dataset.action[rows]),
         instructions=tuple(task for task, _ in counted.most_common()),
         fps=dataset.fps,

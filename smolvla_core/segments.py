@@ -16,7 +16,8 @@ from smolvla_core.config import SegmentConfig, TrialConfig, load_config
 from smolvla_core.data.dataset import Dataset, open_dataset
 from smolvla_core.data.legacy import cache_home
 from smolvla_core.errors import ConfigError
-from smolvla_core.state import GRIPPER_KEYS, key_dims, release_of
+from smolvla_core.r1pro import GRIPPER_KEYS
+from smolvla_core.state import key_dims, release_of
 
 
 def gripper_dims(config: TrialConfig, dataset: Dataset) -> tuple[tuple[int, ...], ...]:

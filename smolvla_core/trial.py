@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from smolvla_core.augment import jittered_dims
+from smolvla_core.augment import Augmentation, augmentations
 from smolvla_core.config import TrialConfig
 from smolvla_core.data.batch import BatchMaker
 from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
@@ -28,8 +28,8 @@ class Inputs:
     frames: EvaluationSet
     weights: FrameWeights
     curriculum: Curriculum
-    jittered: tuple[int, ...]
-    """Raw state dims that training jitter moves."""
+    augmentations: tuple[Augmentation, ...]
+    """Of training frames."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def resolve(config: TrialConfig) -> Inputs:
         frames=evaluation_set(config, dataset, split),
         weights=frame_weights(config, dataset),
         curriculum=plan_curriculum(config.curriculum, rows, dataset.progress[rows], config.optim.samples),
-        jittered=jittered_dims(config.augment, interface.selection),
+        augmentations=augmentations(config, interface),
     )
 
 
@@ -83,8 +83,7 @@ def prepare(config: TrialConfig) -> Trial:
         inputs.interface,
         config.policy.chunk_size,
         learner.policy.config.max_action_dim,
-        inputs.jittered,
-        config.augment.gripper_jitter_m,
+        inputs.augmentations,
     )
     stream = SampleStream(inputs.curriculum, config.runtime.seed)
     return Trial(inputs.dataset, inputs.split, learner, maker, stream, inputs.frames)

@@ -353,9 +353,9 @@ WRONG_CONFIGURATION = {
         "trial.state.keys: release 2025 has no 'base_qvle'; did you mean 'base_qvel'?",
     ),
     "too many dims": (
-        {"trial": {"state.preset": "standard217"}},
-        "state:",
-        "trial.state: 217 dims are selected, policy.max_state_dim is 32; choose fewer dims or set policy",
+        {"trial": {"state.preset": "standard217", "policy.max_state_dim": 32}},
+        "max_state_dim: 32",
+        "trial.policy.max_state_dim: 217 dims are selected, policy.max_state_dim is 32; choose fewer dims,",
     ),
     "a forbidden dim": (
         {"trial": {"state": {"indices": [158, 140]}}},

@@ -92,9 +92,3 @@ def test_a_curriculum_resumes_sample_exactly():
 def test_no_late_frame_is_refused():
     with pytest.raises(ConfigError, match="no training frame has such progress"):
         plan_curriculum(CurriculumConfig(scheme="second_half", start=0.99), ROWS, PROGRESS, 400)
-
-
-def test_jitter_is_bounded_and_belongs_to_the_sample():
-    draws = stream().jitter(0, 200, 6)
-    assert np.abs(draws).max() <= 1
-    assert np.array_equal(stream().jitter(5, 1, 6)[0], draws[5])

@@ -31,7 +31,8 @@ def test_all_parts_are_of_the_configuration(eggs_config):
     # 1 + 3 progress**2, of every frame of the dataset
     np.testing.assert_allclose(inputs.weights, 1 + 3 * inputs.dataset.progress**2, rtol=1e-6)
     # the end effectors' positions, of the raw state
-    assert inputs.jittered == (186, 187, 188, 225, 226, 227)
+    (jitter,) = inputs.augmentations
+    assert (jitter.dims, jitter.amount_m) == ((186, 187, 188, 225, 226, 227), 0.01)
     # a quarter of 16 samples
     assert (inputs.curriculum.first_late, inputs.curriculum.only_late) == (4, 4)
     assert np.all(inputs.dataset.progress[inputs.curriculum.late] >= 0.5)
@@ -65,7 +66,7 @@ def test_another_split_seed_is_another_split_and_the_same_gives_the_same(eggs_co
 
 def test_nothing_is_jittered_or_late_unless_asked_for(eggs_config):
     inputs = resolve(eggs_config)
-    assert inputs.jittered == ()
+    assert inputs.augmentations == ()
     assert len(inputs.curriculum.late) == 0
     assert np.all(inputs.weights == 1.0)
 

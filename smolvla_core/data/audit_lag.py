@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from smolvla_core.data.audit_finding import Finding, dims, span
 from smolvla_core.data.audit_numbers import CONSTANT_RANGE, filled
 from smolvla_core.data.audit_read import Recording
-from smolvla_core.state import RELEASES, release_of
+from smolvla_core.r1pro import RELEASES
+from smolvla_core.state import release_of
 
 MAX_LAG_S = 0.5
 LATE_S = 0.4

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smolvla_core.augment import jitter_positions
+from smolvla_core.augment import Augmentation, RawFrames, augment
 from smolvla_core.data.dataset import ACTION, STATE, Dataset
 from smolvla_core.data.pictures import Camera
 from smolvla_core.data.sampler import SampleStream
@@ -60,8 +60,7 @@ class BatchMaker:
         interface: cameras, and state dims.
         chunk_size: action steps, T.
         action_dims: the policy's padded action dims, D.
-        jitter_dims: raw state dims that training jitter moves.
-        jitter_m: half-width of that jitter in metres.
+        augmentations: of training frames, in their order.
     """
 
     def __init__(
@@ -70,42 +69,43 @@ class BatchMaker:
         interface: Interface,
         chunk_size: int,
         action_dims: int,
-        jitter_dims: tuple[int, ...] = (),
-        jitter_m: float = 0.0,
+        augmentations: tuple[Augmentation, ...] = (),
     ):
         self.dataset, self.interface = dataset, interface
         self.chunk_size, self.action_dims = chunk_size, action_dims
-        self.jitter_dims, self.jitter_m = jitter_dims, jitter_m
+        self.augmentations = augmentations
         self.cameras = [Camera(dataset, view.dataset_key) for view in interface.cameras]
 
     def training(self, stream: SampleStream, first: int, count: int) -> Batch:
         """Samples ``first .. first + count`` of a stream, augmented."""
-        rows = stream.rows(first, count)
+        samples = np.arange(first, first + count, dtype=np.int64)
+        frames = self._recorded(stream.rows(first, count), samples)
         noise, time = stream.flow(first, count, self.chunk_size, self.action_dims)
-        state = self.dataset.state[rows]
-        if self.jitter_dims:
-            draws = stream.jitter(first, count, len(self.jitter_dims))
-            state = jitter_positions(state, self.jitter_dims, self.jitter_m, draws)
-        return self._assemble(rows, state, noise, time)
+        return self._assemble(augment(frames, self.augmentations), noise, time)
 
     def validation(self, rows: NDArray[np.int64], noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:
         """The given rows as they were recorded, with the given noise (B, T, D) and time (B,)."""
-        return self._assemble(rows, self.dataset.state[rows], noise, time)
+        return self._assemble(self._recorded(rows, np.full(len(rows), -1)), noise, time)
 
-    def _assemble(
-        self,
-        rows: NDArray[np.int64],
-        raw_state: NDArray[np.float32],
-        noise: NDArray[np.float32],
-        time: NDArray[np.float32],
-    ) -> Batch:
+    def _recorded(self, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> RawFrames:
+        poses = self.dataset.task_info
+        return RawFrames(
+            samples=samples,
+            rows=rows,
+            images=tuple(camera.frames(rows) for camera in self.cameras),
+            state=self.dataset.state[rows],
+            task_info=None if poses is None else poses[rows],
+        )
+
+    def _assemble(self, frames: RawFrames, noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:
+        rows = frames.rows
         step_rows, is_pad = self.dataset.chunk_rows(rows, self.chunk_size)
         return Batch(
             rows=torch.from_numpy(rows),
             step_rows=torch.from_numpy(step_rows),
             tasks=tuple(self.dataset.task[episode] for episode in self.dataset.episode[rows]),
-            images=tuple(camera.frames(rows) for camera in self.cameras),
-            state=torch.from_numpy(raw_state[:, list(self.interface.selection.indices)]),
+            images=frames.images,
+            state=torch.from_numpy(self.interface.see(frames.state, frames.task_info)),
             action=torch.from_numpy(self.dataset.action[step_rows]),
             is_pad=torch.from_numpy(is_pad),
             noise=torch.from_numpy(noise),

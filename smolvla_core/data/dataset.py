@@ -26,6 +26,9 @@ from smolvla_core.errors import DataError
 STATE = "observation.state"
 ACTION = "action"
 TIMESTAMP = "timestamp"
+TASK_INFO = "observation.task_info"
+SEGMENTATION = "seg_instance_id"
+"""Part of the keys of BEHAVIOR's segmentation videos, which their metadata does not mark as depth's are."""
 MIN_STD = 1e-6
 """A dim that varies less than this is constant: it is shifted but not scaled."""
 
@@ -83,6 +86,8 @@ class Dataset:
     """(E,) frames of each episode."""
     task: tuple[str, ...]
     """Instruction of each episode."""
+    task_info: NDArray[np.float32] | None = None
+    """(N, Q) object poses; None unless the configuration says where in them something stands."""
 
     @property
     def fps(self) -> int:
@@ -96,9 +101,10 @@ class Dataset:
 
     @property
     def camera_keys(self) -> tuple[str, ...]:
-        """RGB cameras of the dataset, in its own order."""
+        """RGB cameras of the dataset, in its own order: neither depth nor segmentation."""
         depth = set(self.meta.depth_keys)
-        return tuple(key for key in self.meta.camera_keys if key not in depth)
+        cameras = (key for key in self.meta.camera_keys if key not in depth)
+        return tuple(key for key in cameras if SEGMENTATION not in key.split("."))
 
     @property
     def robot_type(self) -> str | None:
@@ -134,7 +140,8 @@ def open_dataset(config: DataConfig) -> Dataset:
 def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     root = locate(source, cache_dir)
     meta = _read_metadata(source, root)
-    table = _read_columns(meta, root)
+    poses = source.task_info is not None
+    table = _read_columns(meta, root, (TASK_INFO,) if poses else ())
     state, action = _matrix(table, STATE, root), _matrix(table, ACTION, root)
     episode = table["episode_index"].to_numpy().astype(np.int64)
     starts, lengths = _boundaries(episode, meta.total_episodes, root)
@@ -144,8 +151,11 @@ def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     timestamp = _matrix(table, TIMESTAMP, root)[:, 0].astype(np.float64) if recorded else frame / meta.fps
     _refuse_non_finite(state, STATE, episode, frame, root)
     _refuse_non_finite(action, ACTION, episode, frame, root)
+    task_info = _matrix(table, TASK_INFO, root) if poses else None
+    if task_info is not None:
+        _refuse_non_finite(task_info, TASK_INFO, episode, frame, root)
     tasks = _instructions(meta, table["task_index"].to_numpy()[starts], root)
-    dataset = Dataset(meta, root, state, action, timestamp, episode, frame, starts, lengths, tasks)
+    dataset = Dataset(meta, root, state, action, timestamp, episode, frame, starts, lengths, tasks, task_info)
     _refuse_missing_videos(dataset)
     return dataset
 
@@ -253,14 +263,19 @@ def _read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
     for key in (STATE, ACTION):
         if key not in meta.features:
             raise DataError(f"{root}: the dataset has no '{key}'; it has {', '.join(sorted(meta.features))}")
+    if source.task_info is not None and TASK_INFO not in meta.features:
+        raise DataError(
+            f"data.train: {root} has no '{TASK_INFO}', whose places task_info gives; import the dataset with "
+            "--keep-privileged, or remove task_info"
+        )
     return meta
 
 
-def _read_columns(meta: LeRobotDatasetMetadata, root: Path) -> pa.Table:
+def _read_columns(meta: LeRobotDatasetMetadata, root: Path, extra: tuple[str, ...]) -> pa.Table:
     tables = []
     for file in sorted((root / "data").rglob("*.parquet")):
         present = set(pq.read_schema(file).names)
-        wanted = [STATE, ACTION, "episode_index", "task_index", *({TIMESTAMP} & present)]
+        wanted = [STATE, ACTION, "episode_index", "task_index", *extra, *({TIMESTAMP} & present)]
         lacking = [column for column in wanted if column not in present]
         if lacking:
             raise DataError(f"{file}: has no column '{lacking[0]}'; convert the dataset again")
@@ -316,7 +331,8 @@ def _refuse_non_finite(
 
 def _refuse_missing_videos(dataset: Dataset) -> None:
     meta = dataset.meta
-    for key in meta.video_keys:
+    # metadata may declare depth streams that were not downloaded and are never looked at
+    for key in (key for key in dataset.camera_keys if key in meta.video_keys):
         for path in sorted({meta.get_video_file_path(e, key) for e in range(meta.total_episodes)}):
             if not (dataset.root / path).is_file():
                 raise DataError(f"{dataset.root / path}: video of '{key}' is missing; fetch the dataset again")

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from smolvla_core.config import CurriculumConfig
 from smolvla_core.errors import ConfigError
 
-_ORDER, _FLOW, _JITTER, _STAGE = 0, 1, 2, 3  # streams of random numbers, independent by their key
+# streams of random numbers, independent by their key; 2, and 10 upwards, are those of `augment`
+_ORDER, _FLOW, _STAGE = 0, 1, 3
 
 # lerobot.policies.smolvla.modeling_smolvla.VLAFlowMatching.sample_time
 TIME_ALPHA, TIME_BETA, TIME_SCALE, TIME_OFFSET = 1.5, 1.0, 0.999, 0.001
@@ -76,7 +77,7 @@ class SampleStream:
 
     Args:
         curriculum: which rows are drawn from; each pool is shuffled once an epoch.
-        seed: of the order, the noise, the times and the jitter.
+        seed: of the order, the noise and the times.
     """
 
     def __init__(self, curriculum: Curriculum, seed: int):
@@ -100,13 +101,6 @@ class SampleStream:
             time[position] = generator.beta(TIME_ALPHA, TIME_BETA) * TIME_SCALE + TIME_OFFSET
             noise[position] = generator.standard_normal((steps, dims), dtype=np.float32)
         return noise, time
-
-    def jitter(self, first: int, count: int, dims: int) -> NDArray[np.float32]:
-        """Uniform numbers in [-1, 1) of consecutive samples, shape (count, dims)."""
-        draws = [
-            keyed_generator(self.seed, _JITTER, sample).uniform(-1, 1, dims) for sample in range(first, first + count)
-        ]
-        return np.asarray(draws, dtype=np.float32)
 
     def _row(self, sample: int) -> int:
         share = self.curriculum.late_share(sample)
