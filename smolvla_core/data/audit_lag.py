@@ -132,7 +132,7 @@ def measure_lags(recording: Recording, pairs: Sequence[Pair]) -> Lags:
         pairs=tuple(pairs[i] for i in known),
         frames=shifts[best],
         correlation=np.array([np.median(own[tells[:, p], best[p], p]) for p in range(len(known))]),
-        odd=_odd_episodes(recording, own, best) if len(known) else (),
+        odd=_odd_episodes(recording, own, tells, best) if len(known) else (),
     )
 
 
@@ -163,15 +163,16 @@ def _correlation(
 
 
 def _odd_episodes(
-    recording: Recording, own: NDArray[np.float64], best: NDArray[np.int64]
+    recording: Recording, own: NDArray[np.float64], tells: NDArray[np.bool_], best: NDArray[np.int64]
 ) -> tuple[tuple[int, int], ...]:
-    """Episodes in which all pairs correlate much better at another common shift than the dataset's."""
+    """Episodes whose moving pairs correlate much better at another common shift than the dataset's."""
     if len(own) < 3:
         return ()
     reach = min(int(best.min()), own.shape[1] - 1 - int(best.max()))
     extra = np.arange(-reach, reach + 1)
     pairs = np.arange(own.shape[2])
-    score = np.stack([own[:, best + x, pairs].mean(axis=1) for x in extra], axis=1)
+    votes = np.maximum(tells.sum(axis=1), 1)
+    score = np.stack([(own[:, best + x, pairs] * tells).sum(axis=1) / votes for x in extra], axis=1)
     found = []
     for number, row in zip(recording.numbers.tolist(), score, strict=True):
         there = int(row.argmax())
