@@ -365,6 +365,16 @@ def test_lag_pairs_dims_by_name_and_needs_a_pairing():
     assert finding.found.startswith("not measured")
 
 
+def test_a_weak_negative_lag_is_no_failure():
+    path = wander(400, 1)
+    noisy = path[8:] + 3 * np.abs(np.diff(path, axis=0)).mean() * np.random.default_rng(2).normal(size=(392, 1))
+    (finding,) = check_lag(recording(path[:-8], noisy))
+    assert re.match(r"the action comes after its effect: -\d+ frames \(-0.\d\d s, r 0.[34]\d\)", finding.found)
+    assert finding.verdict == "warn"
+    (finding,) = check_lag(recording(path[:-8], path[8:]))
+    assert finding.verdict == "fail"
+
+
 def test_lag_is_of_the_episodes_in_which_a_dim_moves():
     path = wander(310, 1)
     resting = 0.01 * path[:200]  # its small motion comes at another lag
