@@ -10,14 +10,14 @@ import pytest
 from rich.console import Console
 
 from smolvla_core.data.audit import audit, main
-from smolvla_core.data.audit_finding import percent, runs
-from smolvla_core.data.audit_lag import check_lag, comparable_dims
-from smolvla_core.data.audit_layout import EpisodeFiles
-from smolvla_core.data.audit_motion import check_idle, idle_frames
-from smolvla_core.data.audit_numbers import check_constant, check_held, check_outliers, held_frames
-from smolvla_core.data.audit_page import histogram
-from smolvla_core.data.audit_read import Recording
-from smolvla_core.data.audit_videos import is_blank, is_frozen
+from smolvla_core.data.audit.finding import percent, runs
+from smolvla_core.data.audit.lag import check_lag, comparable_dims
+from smolvla_core.data.audit.layout import EpisodeFiles
+from smolvla_core.data.audit.motion import check_idle, idle_frames
+from smolvla_core.data.audit.numbers import check_constant, check_held, check_outliers, held_frames
+from smolvla_core.data.audit.page import histogram
+from smolvla_core.data.audit.read import Recording
+from smolvla_core.data.audit.videos import is_blank, is_frozen
 from smolvla_core.data.behavior import import_behavior
 from smolvla_core.data.synthetic import write_synthetic
 from smolvla_core.data.video_files import frames_at, inspect_video, write_hevc
@@ -475,7 +475,7 @@ def test_words_for_numbers():
 
 
 def test_a_terminal_gets_colour_and_its_own_width(raw, monkeypatch):
-    from smolvla_core.data.audit_page import render
+    from smolvla_core.data.audit.page import render
 
     edit_info(raw, robot_type="R1Pro\x1b[31m")
     console = Console(force_terminal=True, width=60, record=True, color_system="standard")

@@ -16,7 +16,7 @@ import pytest
 
 from smolvla_core.data.annotations import load_annotations, read_annotation
 from smolvla_core.data.behavior import import_behavior, main
-from smolvla_core.data.behavior_source import Keep
+from smolvla_core.data.behavior.source import Keep
 from smolvla_core.data.synthetic import write_synthetic
 from smolvla_core.data.video_files import frames_at, inspect_video
 from smolvla_core.errors import DataError

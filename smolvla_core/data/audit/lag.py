@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data.audit_finding import Finding, dims, span
-from smolvla_core.data.audit_numbers import CONSTANT_RANGE, filled
-from smolvla_core.data.audit_read import Recording
+from smolvla_core.data.audit.finding import Finding, dims, span
+from smolvla_core.data.audit.numbers import CONSTANT_RANGE, filled
+from smolvla_core.data.audit.read import Recording
 from smolvla_core.r1pro import RELEASES
 from smolvla_core.state import release_of
 
