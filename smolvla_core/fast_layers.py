@@ -77,8 +77,8 @@ def attend(query: Tensor, seen: KeysValues, mask: Tensor) -> Tensor:
         (B, L, H * E). A query that sees nothing gets 0, upstream gives it the mean of all values;
         only padding does, and nothing reads it.
     """
-    wide = (x.transpose(1, 2).to(torch.float32) for x in (query, *seen))
-    attended = F.scaled_dot_product_attention(*wide, attn_mask=mask[:, None], enable_gqa=True)
+    q, k, v = (x.transpose(1, 2).to(torch.float32) for x in (query, *seen))
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], enable_gqa=True)
     return attended.transpose(1, 2).flatten(2).to(seen.values.dtype)
 
 

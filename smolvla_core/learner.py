@@ -54,6 +54,7 @@ class Learner:
             betas=optim.betas,
             eps=optim.eps,
             weight_decay=optim.weight_decay,
+            fused=True,  # one pass over memory in place of ten; the same numbers but for rounding
         )
         decaying = optim.ema_decay is not None
         self.ema: dict[str, Tensor] | None = (
