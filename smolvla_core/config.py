@@ -390,8 +390,8 @@ class RuntimeConfig(Section):
     """Where and how it runs. Nothing here changes what is learned, but for ``seed``."""
 
     seed: int = Field(default=0, ge=0)
-    device: str = "auto"
-    """``auto``: cuda where there is one, else cpu."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``. ``auto``: cuda where there is one, else cpu."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 autocast on a GPU that has it, fp32 elsewhere."""
     threads: int | None = Field(default=None, ge=1)

@@ -61,7 +61,7 @@ def mousetraps_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def privileged_root(eggs_raw: Path) -> Path:
     """As ``eggs_root``, with the object poses: egg x, y, z, then basket x, y, then tree x, y."""
     from smolvla_core.data.behavior import import_behavior
-    from smolvla_core.data.behavior_source import Keep
+    from smolvla_core.data.behavior.source import Keep
 
     import_behavior(eggs_raw, eggs_raw.with_name("privileged"), task=6, keep=Keep(privileged=True))
     return eggs_raw.with_name("privileged")

@@ -7,9 +7,10 @@ import numpy as np
 from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets import LeRobotDataset
 
-from smolvla_core.data.behavior_layout import EASTER_EGGS_INSTRUCTION, FPS
-from smolvla_core.data.synthetic_motion import Motion, Scene, draw_scene, perform
-from smolvla_core.data.synthetic_pictures import film
+from smolvla_core.data.behavior.layout import EASTER_EGGS_INSTRUCTION, FPS
+from smolvla_core.data.synthetic.motion import Motion, perform
+from smolvla_core.data.synthetic.pictures import film
+from smolvla_core.data.synthetic.scene import Scene, draw_scene
 from smolvla_core.r1pro import RELEASES
 
 CAMERAS = ("head", "left_wrist", "right_wrist")

@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 
 from smolvla_core.data.audit import audit, main
-from smolvla_core.data.audit_finding import percent, runs
-from smolvla_core.data.audit_lag import check_lag, comparable_dims
-from smolvla_core.data.audit_layout import EpisodeFiles
-from smolvla_core.data.audit_motion import check_idle, idle_frames
-from smolvla_core.data.audit_numbers import check_constant, check_held, check_outliers, held_frames
-from smolvla_core.data.audit_page import histogram
-from smolvla_core.data.audit_read import Recording
+from smolvla_core.data.audit.finding import percent, runs
+from smolvla_core.data.audit.lag import check_lag, comparable_dims
+from smolvla_core.data.audit.layout import EpisodeFiles
+from smolvla_core.data.audit.motion import check_idle, idle_frames
+from smolvla_core.data.audit.numbers import check_constant, check_held, check_outliers, held_frames
+from smolvla_core.data.audit.page import histogram
+from smolvla_core.data.audit.read import Recording
+from smolvla_core.data.audit.videos import is_blank, is_frozen
 from smolvla_core.data.behavior import import_behavior
 from smolvla_core.data.synthetic import write_synthetic
 from smolvla_core.data.video_files import frames_at, inspect_video, write_hevc
@@ -264,6 +265,19 @@ def test_missing_instructions_and_damaged_annotations(raw, v3):
     assert "not a BEHAVIOR annotation, it lacks 'skill_annotation'" in only_fault(audit(v3), "annotations").found
 
 
+def test_annotations_are_counted_in_frames(raw):
+    frames = 0
+    for number in (60010, 60020, 60030, 60040):
+        skills = [
+            {"skill_description": ["pick up"], "frame_duration": [5, 15]},
+            {"skill_description": ["move to"], "frame_duration": [15, 9999]},
+        ]
+        annotation_file(raw, number).write_text(json.dumps({"skill_annotation": skills}))
+        frames += pq.read_metadata(data_file(raw, number)).num_rows
+    (finding,) = audit(raw).of("annotations")
+    assert finding.found == f"4 of 4 episodes; picks and places cover {4000 / frames:.0f} % of the frames"
+
+
 def test_annotations_of_some_episodes(raw):
     annotation_file(raw, SECOND).unlink()
     assert only_fault(audit(raw), "annotations").found.endswith("none for episode 60020")
@@ -284,6 +298,22 @@ def test_exit_codes_and_the_failing_page(raw, capsys):
     page = capsys.readouterr().out
     assert "fail  cameras           rgb.head: 1 of 4 videos are missing" in page
     assert page.splitlines()[-1] == "FAIL: 1 to repair before training, 0 to look at."
+
+
+def test_black_flat_and_frozen_pictures():
+    rng = np.random.default_rng(0)
+    scene = rng.integers(40, 200, (48, 64, 3), dtype=np.uint8)
+    assert not is_blank(scene)
+    assert is_blank(
+        np.repeat(rng.integers(0, 14, (48, 64, 1), dtype=np.uint8), 3, axis=2)
+    )  # a covered lens is dark, not even
+    assert is_blank(np.full((48, 64, 3), 128, dtype=np.uint8))
+    moved = scene.copy()
+    moved[8:14, 8:14] = 255  # something small
+    noise = (scene + rng.integers(0, 3, scene.shape)).astype(np.uint8)
+    assert is_frozen([scene, noise, scene, noise])
+    assert not is_frozen([scene, scene, scene, moved])
+    assert not is_frozen([scene, scene])  # too few to tell
 
 
 # The checks on their own, with numbers that can be followed by hand.
@@ -335,6 +365,25 @@ def test_lag_pairs_dims_by_name_and_needs_a_pairing():
     assert finding.found.startswith("not measured")
 
 
+def test_a_weak_negative_lag_is_no_failure():
+    path = wander(400, 1)
+    noisy = path[8:] + 3 * np.abs(np.diff(path, axis=0)).mean() * np.random.default_rng(2).normal(size=(392, 1))
+    (finding,) = check_lag(recording(path[:-8], noisy))
+    assert re.match(r"the action comes after its effect: -\d+ frames \(-0.\d\d s, r 0.[34]\d\)", finding.found)
+    assert finding.verdict == "warn"
+    (finding,) = check_lag(recording(path[:-8], path[8:]))
+    assert finding.verdict == "fail"
+
+
+def test_lag_is_of_the_episodes_in_which_a_dim_moves():
+    path = wander(310, 1)
+    resting = 0.01 * path[:200]  # its small motion comes at another lag
+    action = np.concatenate([path[9:209], resting, resting])
+    state = np.concatenate([path[5:205], resting, resting])
+    (finding,) = check_lag(recording(action, state, [200, 200, 200]))
+    assert "4 frames (0.13 s, r 1.00)" in finding.found
+
+
 def test_an_r1pro_s_parts_are_paired_in_both_releases():
     old = comparable_dims(recording(np.zeros((9, 23)), np.zeros((9, 256)), robot="R1Pro"))
     new = comparable_dims(recording(np.zeros((9, 23)), np.zeros((9, 61)), robot="R1Pro"))
@@ -360,6 +409,8 @@ def test_held_values():
     both = recording(np.stack([rest, slow], axis=1), rest[:, None])
     assert held_frames(both, both.action[:, 1]) == 4
     assert held_frames(both, both.action[:, 0]) == 1  # a long rest is no slow sensor
+    toggles = np.repeat(np.arange(60.0), 30)[:, None]
+    assert held_frames(recording(toggles, toggles), toggles[:, 0]) == 0  # once a second is rest, too
     (finding,) = check_held(both)
     assert finding.found == "action: dim 1 changes about every 4 frames while moving (8 Hz, recorded at 30 Hz)"
 
@@ -381,7 +432,7 @@ def test_idle_frames_by_hand():
 def test_a_trembling_arm_is_idle():
     rng = np.random.default_rng(0)
     reach = np.concatenate([np.zeros(100), np.linspace(0, 1, 100)])
-    tremble = 0.002 * np.sin(np.arange(200) * 1.3) + 0.0005 * rng.normal(size=200)
+    tremble = 0.003 * np.sin(np.arange(200) * 0.05) + 0.00005 * rng.normal(size=200)
     rows = np.stack([reach, reach, tremble], axis=1)
     assert idle_frames(recording(rows, rows))[:95].all()
 
@@ -424,7 +475,7 @@ def test_words_for_numbers():
 
 
 def test_a_terminal_gets_colour_and_its_own_width(raw, monkeypatch):
-    from smolvla_core.data.audit_page import render
+    from smolvla_core.data.audit.page import render
 
     edit_info(raw, robot_type="R1Pro\x1b[31m")
     console = Console(force_terminal=True, width=60, record=True, color_system="standard")

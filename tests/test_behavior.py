@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 
+import av
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -14,7 +16,7 @@ import pytest
 
 from smolvla_core.data.annotations import load_annotations, read_annotation
 from smolvla_core.data.behavior import import_behavior, main
-from smolvla_core.data.behavior_source import Keep
+from smolvla_core.data.behavior.source import Keep
 from smolvla_core.data.synthetic import write_synthetic
 from smolvla_core.data.video_files import frames_at, inspect_video
 from smolvla_core.errors import DataError
@@ -171,6 +173,27 @@ def test_length_and_columns_come_from_the_files_themselves(raw, copy, tmp_path):
     assert (summary.episodes, summary.length_differs) == (EPISODES, 1)
     new = tmp_path / "dataset/data/chunk-000/file-001.parquet"
     np.testing.assert_array_equal(column(new, "action"), column(data_file(raw, SECOND), "action"))
+
+
+def test_videos_that_begin_late_are_found_at_their_own_time(copy, tmp_path):
+    """Some recorders' first picture does not stand at 0 s."""
+    path = video_file(copy, SECOND)
+    shown = frames_at(path, inspect_video(path).seconds.tolist(), 1e-4)
+    small = "log-level=none:rc-lookahead=0:bframes=0:scenecut=0:pools=none:frame-threads=1"  # as video_files has it
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx265", rate=30, options={"x265-params": small})
+        stream.height, stream.width, stream.pix_fmt = 48, 48, "yuv420p"
+        for t, picture in enumerate(shown):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = t + 15, Fraction(1, 30)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    assert inspect_video(path).seconds[0] == pytest.approx(0.5)
+    import_behavior(copy, tmp_path / "dataset")
+    rows = pd.read_parquet(tmp_path / "dataset/meta/episodes/chunk-000/file-000.parquet")
+    assert rows[f"videos/{HEAD}/from_timestamp"].tolist()[:2] == pytest.approx([0, 0.5])
+    lengths = rows["length"].to_numpy()
+    assert rows[f"videos/{HEAD}/to_timestamp"].tolist()[:2] == pytest.approx([lengths[0] / 30, 0.5 + lengths[1] / 30])
 
 
 def test_a_damaged_episode_is_named_and_can_be_left_out(copy, tmp_path):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from smolvla_core.data.behavior import main
-from smolvla_core.data.behavior_layout import check_template, check_video_key
+from smolvla_core.data.behavior.layout import check_template, check_video_key
 from smolvla_core.data.synthetic import write_synthetic
 from smolvla_core.data.video_files import frames_at, inspect_video, write_hevc
 from smolvla_core.errors import DataError
@@ -270,12 +270,12 @@ def test_a_target_that_cannot_be_written_to(whole, tmp_path, capsys):
 
 
 def test_a_full_disk_keeps_what_was_done(whole, tmp_path, monkeypatch, capsys):
-    from smolvla_core.data import behavior_episode
+    from smolvla_core.data.behavior import episode
 
     def full(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(behavior_episode.shutil, "copyfile", full)
+    monkeypatch.setattr(episode.shutil, "copyfile", full)
     assert main([str(whole), "--out", str(tmp_path / "dataset")]) == 1
     assert capsys.readouterr().err == (
         "error: [Errno 28] No space left on device; run the same command again to continue\n"
@@ -285,12 +285,12 @@ def test_a_full_disk_keeps_what_was_done(whole, tmp_path, monkeypatch, capsys):
 
 
 def test_ctrl_c_is_one_line(whole, tmp_path, monkeypatch, capsys):
-    from smolvla_core.data import behavior
+    from smolvla_core.data.behavior import importer
 
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(behavior, "import_behavior", stop)
+    monkeypatch.setattr(importer, "import_behavior", stop)
     assert main([str(whole), "--out", str(tmp_path / "dataset")]) == 1
     assert capsys.readouterr().err == "interrupted; run the same command again to continue\n"
 

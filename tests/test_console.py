@@ -77,19 +77,24 @@ def test_a_report_without_the_metric_says_nothing():
     assert heard.lines == []
 
 
+def test_the_best_so_far_goes_on_after_a_resume():
+    heard = Heard()
+    heard.events.recall(0, 0.5)
+    assert not heard.report(0, 0.6).endswith("best so far")
+    assert heard.report(1, 0.4).endswith("best so far")
+
+
 def test_a_trial_ends_in_words():
     heard = Heard(trials=5)
     heard.events.ended(0, "complete", None)
     heard.events.ended(1, "pruned", "0.9 at 100 samples, the cut-off is 0.8")
     heard.events.ended(2, "failed", "out of memory")
     heard.events.retried(3, "its process died")
-    heard.events.note("no machine is left")
     assert heard.lines == [
         "trial 0  done",
         "trial 1  stopped: 0.9 at 100 samples, the cut-off is 0.8",
         "trial 2  FAILED: out of memory",
         "trial 3  restarts: its process died",
-        "no machine is left",
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from smolvla_core.config import DatasetSource, StateConfig
-from smolvla_core.data.synthetic_motion import to_world
+from smolvla_core.data.synthetic.scene import to_world
 from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.features import (
     FEATURES,

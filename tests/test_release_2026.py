@@ -7,7 +7,7 @@ import torch
 from smolvla_core.checkpoint import export_policy, save_state
 from smolvla_core.config import DataConfig
 from smolvla_core.data.dataset import open_dataset
-from smolvla_core.data.synthetic_pictures import film
+from smolvla_core.data.synthetic.pictures import film
 from smolvla_core.errors import ConfigError
 from smolvla_core.r1pro import RELEASES
 from smolvla_core.train import train

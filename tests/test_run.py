@@ -65,7 +65,7 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_mistake_is_one_line_with_exit_code_2_and_leaves_nothing(search, tmp_path, arguments, words):
-    done = command(*[str(part).format(yaml=search) for part in arguments], cwd=tmp_path)
+    done = command(*[part.replace("{yaml}", str(search)) for part in arguments], cwd=tmp_path)
     line = done.stderr.strip()
     assert done.returncode == 2, done.stderr
     assert line.startswith("error: ")

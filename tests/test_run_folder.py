@@ -12,6 +12,7 @@ from tune.run_folder import (
     RESOLVED,
     find_folder,
     new_folder,
+    refuse_other_data,
     resumed_spec,
     stored_spec,
     write_specification,
@@ -220,3 +221,12 @@ def test_the_order_of_keys_is_no_change(tmp_path):
     folder = started(tmp_path, "eggs-20260131-120000")
     turned = spec_in(tmp_path, trial=dict(reversed(BASE.items())))
     assert resumed_spec(folder, turned, 0) == spec_in(tmp_path)
+
+
+def test_data_that_has_changed_since_is_refused(tmp_path):
+    spec = spec_in(tmp_path)
+    data = {"root": "/data/eggs", "digest": "a", "frames": 1000}
+    write_specification(tmp_path / "run", spec, "study: stub", data)
+    refuse_other_data(tmp_path / "run", data)
+    with pytest.raises(ConfigError, match=r"/data/eggs has changed since .*run was started \(1,000 frames then, 999"):
+        refuse_other_data(tmp_path / "run", {**data, "digest": "b", "frames": 999})

@@ -324,7 +324,7 @@ def test_a_horizon_longer_than_the_shortest_chunk(tmp_path, edits, line):
     shortest, seconds = (30, "1.2 s, 36") if line == 8 else (20, "1 s, 30")
     assert message.startswith(f"{tmp_path}/eggs.yaml:{line}: ")
     assert (
-        f"eval.horizon_s is {seconds} steps at 30 Hz; it must lie between 1 step and the shortest policy.chunk_size "
+        f"a horizon of {seconds} steps at 30 Hz; it must lie between 1 step and the shortest policy.chunk_size "
         f"({shortest}); set eval.horizon_s to at most {shortest / 30:.3g}" in message
     )
 

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smolvla_core.data.behavior_layout import EASTER_EGGS_INSTRUCTION
+from smolvla_core.data.behavior.layout import EASTER_EGGS_INSTRUCTION
 from smolvla_core.data.synthetic import main, write_synthetic
-from smolvla_core.data.synthetic_motion import GRIPPER_OPEN_M, LEAD, perform
-from smolvla_core.data.synthetic_pictures import HEAD_VIEW_M, film
-from smolvla_core.data.synthetic_scene import draw_scene, to_robot, to_world
+from smolvla_core.data.synthetic.motion import GRIPPER_OPEN_M, LEAD, perform
+from smolvla_core.data.synthetic.pictures import HEAD_VIEW_M, film
+from smolvla_core.data.synthetic.scene import draw_scene, to_robot, to_world
 from smolvla_core.data.video_files import inspect_video
 from smolvla_core.errors import DataError
 from smolvla_core.state import RELEASES
@@ -330,13 +330,13 @@ def test_wrong_arguments_are_refused_and_leave_nothing(tmp_path, values, message
 
 
 def test_an_interrupted_writer_leaves_nothing(tmp_path, monkeypatch):
-    from smolvla_core.data import synthetic
+    from smolvla_core.data.synthetic import writer
 
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthetic, "write_hevc", stop)
-    assert synthetic.main([str(tmp_path / "out"), "--episodes", "1"]) == 1
+    monkeypatch.setattr(writer, "write_hevc", stop)
+    assert writer.main([str(tmp_path / "out"), "--episodes", "1"]) == 1
     assert list(tmp_path.iterdir()) == []
 
 

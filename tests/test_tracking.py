@@ -12,10 +12,10 @@ from mlflow.tracking import MlflowClient
 
 from smolvla_core.config import TrialConfig
 from tune import driver
-from tune.mlflow_entities import flatten, metrics, study_note
-from tune.mlflow_store import Outbox, TrackingError, connect, mask, resolve_uri
-from tune.mlflow_tracker import MlflowTracker
 from tune.tracking import NullTracker, Tracker, make_tracker, reconcile
+from tune.tracking.mlflow_entities import flatten, metrics, study_note
+from tune.tracking.mlflow_store import Outbox, TrackingError, connect, mask, resolve_uri
+from tune.tracking.mlflow_tracker import MlflowTracker
 
 EXPERIMENT = "easter_eggs"
 DATASET = {"name": "eggs", "root": "/data/eggs", "episodes": 12, "frames": 3400, "fps": 30, "digest": "ab" * 32}
@@ -276,7 +276,7 @@ class Failing:
 def failing(client, monkeypatch) -> Failing:
     """What trackers made in the test talk to; away from the start."""
     failing = Failing(client)
-    monkeypatch.setattr("tune.mlflow_tracker.connect", lambda uri: failing)
+    monkeypatch.setattr("tune.tracking.mlflow_tracker.connect", lambda uri: failing)
     return failing
 
 

@@ -75,12 +75,7 @@ def test_pictures_between_open_groups(tmp_path, codec):
     path = tmp_path / "clip.mp4"
     options = {"x265-params": "log-level=none:keyint=8:min-keyint=8:open-gop=1:bframes=3", "preset": "medium"}
     options |= {"x264-params": "keyint=8:min-keyint=8:open-gop=1:bframes=3"}
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream(codec, rate=30, options=options)
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
-        for picture in pictures(30):
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        output.mux(stream.encode())
+    encode(path, pictures(30), codec, options)
     seconds = inspect_video(path).seconds
     assert len(seconds) == 30
     assert greys(frames_at(path, seconds.tolist(), TOLERANCE)) == list(range(30))
@@ -114,14 +109,37 @@ def test_damage_inside_is_found_by_decoding(tmp_path):
     path = tmp_path / "clip.mp4"
     noise = np.random.default_rng(0).integers(0, 255, (25, 64, 96, 3), dtype=np.uint8)
     write_hevc(path, noise, 30)
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 4000] = bytes(255 - byte for byte in content[middle : middle + 4000])
-    path.write_bytes(content)
+    spoil(path, 4000)
     facts = inspect_video(path)
     assert facts.frames == 25
-    with pytest.raises(DataError, match="download"):
+    with pytest.raises(DataError, match=r"a picture cannot be decoded \(.*\); download it again"):
         frames_at(path, facts.seconds.tolist(), TOLERANCE)
+
+
+def test_a_picture_that_the_decoder_had_to_make_up_is_no_picture(tmp_path):
+    path = tmp_path / "clip.mp4"
+    noise = np.random.default_rng(0).integers(0, 255, (25, 64, 96, 3), dtype=np.uint8)
+    encode(path, noise, "libx264", {"g": "10"})
+    spoil(path, 20)
+    with pytest.raises(DataError, match=r"no whole picture at \d.\d+ s; download the video again"):
+        frames_at(path, inspect_video(path).seconds.tolist(), TOLERANCE)
+
+
+def spoil(path, count):
+    """Turn the bits of some bytes in the middle."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + count] = bytes(255 - byte for byte in content[middle : middle + count])
+    path.write_bytes(content)
+
+
+def encode(path, shown, codec, options):
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=30, options=options)
+        stream.height, stream.width, stream.pix_fmt = *shown[0].shape[:2], "yuv420p"
+        for picture in shown:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode())
 
 
 def test_missing_and_soundtrack_only(tmp_path):

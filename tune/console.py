@@ -32,9 +32,9 @@ class Events:
         self._width = len(str(max(trials - 1, 0)))
         self._best: dict[int, float] = {}
 
-    def note(self, text: str) -> None:
-        """Something about the study as a whole."""
-        self._say(f"{_clock()}  {text}")
+    def recall(self, rung: int, value: float) -> None:
+        """Take note of a value that an earlier session reported."""
+        self._is_best(rung, value)
 
     def started(self, number: int, name: str | None, params: Mapping[str, Any], samples: int) -> None:
         """A trial began, or goes on from ``samples``."""

@@ -8,15 +8,18 @@ import argparse
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __package__ in (None, ""):  # `ray submit` runs this file itself, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from smolvla_core.command import BAD_INPUT, FAILED, OK, Parser, answer
+from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.errors import ConfigError
 from tune.source import Source
 from tune.spec import SearchSpec, load_spec
+
+if TYPE_CHECKING:
+    from tune.preflight import Facts
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _search(options: argparse.Namespace) -> int:
     """A new study."""
     spec, source = load_spec(_yaml(options), options.set)
-    return _start(spec, source, options)
+    folder = _new_folder(spec)
+    facts = _plan(spec, source, options, folder)
+    return OK if options.dry_run else _run(spec, folder, source.text, facts.dataset)
 
 
 def _smoke(options: argparse.Namespace) -> int:
@@ -44,33 +49,36 @@ def _smoke(options: argparse.Namespace) -> int:
     from tune.records import Records
     from tune.smoke import all_branches_ran, branch_lines, smoke_spec, with_demo_data
     from tune.space import make_space
+    from tune.study import Study
 
-    spec, source = load_spec(_yaml(options), with_demo_data(_yaml(options), options.set))
-    short = smoke_spec(spec)
-    folder = _new_folder(short)
-    code = _start(short, source, options, folder)
-    if options.dry_run or code == BAD_INPUT:
-        return code
+    full, source = load_spec(_yaml(options), with_demo_data(_yaml(options), options.set))
+    spec = smoke_spec(full)
+    folder = _new_folder(spec)
+    facts = _plan(spec, source, options, folder)
+    if options.dry_run:
+        return OK
+    Study(spec, folder, source.text, facts.dataset).run()
     trials = Records(folder).trials()
-    _print(["", "Branches that ran", *branch_lines(make_space(short), trials)])
-    return code if all_branches_ran(make_space(short), trials) else FAILED
+    _print(["", "Branches that ran", *branch_lines(make_space(spec), trials)])
+    return OK if all_branches_ran(make_space(spec), trials) else FAILED
 
 
-def _start(spec: SearchSpec, source: Source, options: argparse.Namespace, folder: Path | None = None) -> int:
+def _plan(spec: SearchSpec, source: Source, options: argparse.Namespace, folder: Path) -> "Facts":
+    """Check everything, and say what will be done."""
     from tune.plan import plan_lines
     from tune.preflight import preflight
 
     facts = preflight(spec, source)
-    folder = folder or _new_folder(spec)
-    measured = _measure(spec) if options.probe else []
-    _print([*plan_lines(spec, facts, _shown(folder)), *measured, ""])
-    return OK if options.dry_run else _run(spec, folder, source.text, facts.dataset)
+    _print([*plan_lines(spec, facts, _shown(folder)), ""])
+    if options.probe:
+        _print([*_measure(spec), ""])
+    return facts
 
 
 def _resume(options: argparse.Namespace) -> int:
     """Go on with a study: its missing trials, and those of ``--extend``."""
     from tune.preflight import preflight
-    from tune.run_folder import GIVEN, find_folder, resumed_spec
+    from tune.run_folder import GIVEN, find_folder, refuse_other_data, resumed_spec
 
     given, source = load_spec(options.yaml, options.set) if options.yaml else (None, None)
     if options.resume:
@@ -82,6 +90,7 @@ def _resume(options: argparse.Namespace) -> int:
     spec = resumed_spec(folder, given, options.extend)
     text = source.text if source else (folder / GIVEN).read_text(encoding="utf-8")
     facts = preflight(spec, source)
+    refuse_other_data(folder, facts.dataset)
     _print([f"Continuing {_shown(folder)}", ""])
     return OK if options.dry_run else _run(spec, folder, text, facts.dataset, resume=True)
 
@@ -114,7 +123,7 @@ def _measure(spec: SearchSpec) -> list[str]:
 
     with ray_session():
         at_once = concurrency(spec.resources, spec.max_concurrent)
-        return ["", *probe_lines(spec, probe(spec), at_once)]
+        return list(probe_lines(spec, probe(spec), at_once))
 
 
 def _new_folder(spec: SearchSpec) -> Path:

@@ -1,8 +1,9 @@
 """A study's folder: ``<storage>/<study>-<time>``, with the YAML as given and as resolved."""
 
+import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from smolvla_core.config import load_yaml
 from smolvla_core.errors import ConfigError
 from tune.spec import SearchSpec, is_uri
 
-GIVEN, RESOLVED = "study.yaml", "study.resolved.yaml"
+GIVEN, RESOLVED, DATASET = "study.yaml", "study.resolved.yaml", "dataset.json"
 MAY_DIFFER = ("budget", "resources", "max_concurrent")
 """Sections that may change when a study is resumed."""
 
@@ -27,11 +28,32 @@ def new_folder(spec: SearchSpec) -> Path:
     return folder
 
 
-def write_specification(folder: Path, spec: SearchSpec, yaml_text: str) -> None:
-    """Keep the YAML as given, and as resolved."""
+def write_specification(
+    folder: Path, spec: SearchSpec, yaml_text: str, dataset: Mapping[str, Any] | None = None
+) -> None:
+    """Keep the YAML as given, and as resolved, and what identifies the data."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / GIVEN, yaml_text)
     write_whole(folder / RESOLVED, spec.to_yaml())
+    if dataset is not None:
+        write_whole(folder / DATASET, json.dumps(dict(dataset), indent=2) + "\n")
+
+
+def refuse_other_data(folder: Path, dataset: Mapping[str, Any]) -> None:
+    """Refuse to go on with a study whose data is no longer what its trials were scored on.
+
+    Raises:
+        ConfigError: the digest differs.
+    """
+    file = folder / DATASET
+    if not file.is_file():
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if before["digest"] != dataset["digest"]:
+        raise ConfigError(
+            f"--resume: {dataset['root']} has changed since {folder} was started ({before['frames']:,} frames then, "
+            f"{dataset['frames']:,} now), so that trials could not be compared; restore it, or start a new study"
+        )
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError, field_validator
 
 from smolvla_core.config import OptimConfig, Section, parse_assignments, suggest
 from smolvla_core.errors import ConfigError
-from tune.mlflow_store import resolve_uri
 from tune.parameters import CategoricalParam, FloatParam, IntParam, Param, Scalar
 from tune.source import Source, SpecError, assign, expand, read
 from tune.spec_errors import explained
+from tune.tracking.mlflow_store import resolve_uri
 
 __all__ = [
     "METRICS",

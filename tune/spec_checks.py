@@ -40,6 +40,7 @@ def check(spec: SearchSpec) -> None:
     check_corners(spec, space)
     _rungs(spec, space)
     _budget(spec)
+    _device(spec)
     _remote(spec)
 
 
@@ -64,6 +65,8 @@ def check_data(spec: SearchSpec) -> dict[str, Any]:
         fps = float(info["fps"])
     except (OSError, ValueError, KeyError, TypeError):
         raise SpecError(place, f"{root}: has no readable {INFO}; give the folder of a LeRobot dataset") from None
+    if not fps > 0:
+        raise SpecError(place, f"{root / INFO}: fps is {fps:g}; it must be above 0, correct it")
     _horizon(spec, fps)
     return info
 
@@ -106,6 +109,15 @@ def _rungs(spec: SearchSpec, space: Space) -> None:
         )
 
 
+def _device(spec: SearchSpec) -> None:
+    device = str(base_values(spec)["runtime.device"])
+    if device.startswith("cuda") and not spec.resources.gpus:
+        raise SpecError(
+            ("trial", "runtime", "device"),
+            f"got {device!r}, while resources.gpus is 0, so that a trial would see no GPU; set resources.gpus to 1",
+        )
+
+
 def _budget(spec: SearchSpec) -> None:
     if spec.budget.trials < len(spec.warm_start):
         raise SpecError(
@@ -138,8 +150,8 @@ def _horizon(spec: SearchSpec, fps: float) -> None:
         place = ("search", "policy.chunk_size") if searched else ("trial", "policy", "chunk_size")
     raise SpecError(
         place,
-        f"eval.horizon_s is {steps / fps:g} s, {steps} steps at {fps:g} Hz; it must lie between 1 step and the "
-        f"shortest policy.chunk_size ({shortest}); set eval.horizon_s to at most {shortest / fps:.3g}",
+        f"a horizon of {base_values(spec)['eval.horizon_s']:g} s is {steps} steps at {fps:g} Hz; it must lie between "
+        f"1 step and the shortest policy.chunk_size ({shortest}); set eval.horizon_s to at most {shortest / fps:.3g}",
     )
 
 

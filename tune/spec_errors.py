@@ -91,6 +91,8 @@ class _Only:
 
 def _as_written(loc: Path_) -> Path_:
     """Pydantic names the members of unions in the path; a user did not write them."""
+    if not loc:
+        return loc
     if len(loc) > 2 and loc[0] == "search":
         loc = (*loc[:2], *loc[3:])
     if "when" in loc:
@@ -102,7 +104,7 @@ def _as_written(loc: Path_) -> Path_:
 
 def _of_a_scalar(path: Path_) -> bool:
     """Whether one plain value stands at the path; pydantic would only name the union's first member."""
-    depth = {"warm_start": 3, "search": 4}.get(str(path[0]))
+    depth = {"warm_start": 3, "search": 4}.get(str(path[0])) if path else None
     return len(path) == depth and (path[0] == "warm_start" or path[2] in ("when", "choices"))
 
 

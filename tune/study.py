@@ -72,7 +72,7 @@ class Study:
                 driver.release(self.run_dir)
 
     def _run(self, resume: bool, limit: int) -> Summary:
-        write_specification(self.run_dir, self.spec, self.yaml_text)
+        write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset)
         records = Records(self.run_dir)
         used = records.seconds_used()
         session = records.start_session()
@@ -94,6 +94,9 @@ class Study:
         events = Events(self.say, spec.objective.metric, spec.objective.mode, spec.budget.trials)
         searcher = self._searcher(recorded)
         scheduler = self._scheduler(searcher, recorded)
+        for level, values in scheduler.rungs.values().items():
+            for value in values.values():
+                events.recall(level, value)
         recorder = Recorder(
             records=records,
             tracker=tracker,

@@ -31,6 +31,7 @@ TIMESTAMP = "timestamp"
 TASK_INFO = "observation.task_info"
 SEGMENTATION = "seg_instance_id"
 """Part of the keys of BEHAVIOR's segmentation videos, which their metadata does not mark as depth's are."""
+ROWS_AT_ONCE = 65_536
 MIN_STD = 1e-6
 """A dim that varies less than this is constant: it is shifted but not scaled."""
 
@@ -47,9 +48,12 @@ class Moments:
     @classmethod
     def of(cls, rows: NDArray[np.float32]) -> "Moments":
         """Moments of ``rows`` (n, D); a constant dim's ``std`` is 1, so that it is only shifted."""
-        wide = rows.astype(np.float64)
-        std = wide.std(axis=0)
-        return cls(wide.mean(axis=0), np.where(std < MIN_STD, 1.0, std), wide.min(axis=0), wide.max(axis=0))
+        mean = rows.mean(axis=0, dtype=np.float64)
+        # in parts: a million frames in double precision would take gigabytes
+        parts = (rows[start : start + ROWS_AT_ONCE] - mean for start in range(0, len(rows), ROWS_AT_ONCE))
+        std = np.sqrt(sum(np.square(part).sum(axis=0) for part in parts) / len(rows))
+        low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+        return cls(mean, np.where(std < MIN_STD, 1.0, std), low, high)
 
     def take(self, dims: tuple[int, ...]) -> "Moments":
         """The moments of some dims."""

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from smolvla_core.data.audit_finding import Finding, Verdict
+from smolvla_core.data.audit.finding import Finding, Verdict
 from smolvla_core.data.wording import counted, printable
 
 WIDTH = 80

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data.audit_finding import Finding, episodes
-from smolvla_core.data.audit_layout import Clip
-from smolvla_core.data.audit_read import Recording
+from smolvla_core.data.audit.finding import Finding, episodes
+from smolvla_core.data.audit.layout import Clip
+from smolvla_core.data.audit.read import Recording
 from smolvla_core.data.video_files import VideoFacts, frames_at, inspect_video
 from smolvla_core.errors import DataError
 

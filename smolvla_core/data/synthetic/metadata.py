@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data import behavior_layout as layout
-from smolvla_core.data.synthetic_motion import Motion
-from smolvla_core.data.synthetic_pictures import picture_sizes
-from smolvla_core.data.synthetic_scene import Scene
+from smolvla_core.data.behavior import layout
+from smolvla_core.data.synthetic.motion import Motion
+from smolvla_core.data.synthetic.pictures import picture_sizes
+from smolvla_core.data.synthetic.scene import Scene
 
 FULL_LENGTH = 7619
 """Frames of an episode that is listed only: the mean of task 6."""

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data.audit_finding import Finding, dims, percent
-from smolvla_core.data.audit_read import Recording, Table
+from smolvla_core.data.audit.finding import Finding, dims, percent
+from smolvla_core.data.audit.read import Recording, Table
 from smolvla_core.data.wording import counted
 from smolvla_core.state import release_of, top32_indices
 

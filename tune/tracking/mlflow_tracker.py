@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from tune import driver
-from tune import mlflow_entities as entities
-from tune.mlflow_runs import STATUS, STUDY_ID, STUDY_RUN, WHY, StudyRuns
-from tune.mlflow_store import Outbox, connect, mask
+from tune.tracking import mlflow_entities as entities
+from tune.tracking.mlflow_runs import STATUS, STUDY_ID, STUDY_RUN, WHY, StudyRuns
+from tune.tracking.mlflow_store import Outbox, connect, mask
 
 POINTER = "mlflow.json"
 _NO_TAGS: Mapping[str, str] = {}
@@ -29,7 +29,7 @@ class MlflowTracker:
     """One parent run a study, one child run a trial; the methods are those of :class:`tune.tracking.Tracker`.
 
     Args:
-        uri: resolved address of the store (:func:`tune.mlflow_store.resolve_uri`).
+        uri: resolved address of the store (:func:`tune.tracking.mlflow_store.resolve_uri`).
         experiment: MLflow experiment; made where there is none.
         outbox: to be given in tests.
 

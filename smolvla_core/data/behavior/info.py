@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvla_core.config import suggest
-from smolvla_core.data import behavior_layout as layout
+from smolvla_core.data.behavior import layout
 from smolvla_core.data.wording import printable, unreadable
 from smolvla_core.errors import DataError
 

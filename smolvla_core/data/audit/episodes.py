@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 
 from smolvla_core.data.annotations import SkillSpan, load_annotations, manipulation_spans, read_annotation
-from smolvla_core.data.audit_finding import Finding, episodes
-from smolvla_core.data.audit_read import Recording
+from smolvla_core.data.audit.finding import Finding, episodes
+from smolvla_core.data.audit.read import Recording
 from smolvla_core.data.wording import counted
 from smolvla_core.errors import DataError
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smolvla_core.data.annotations import EPISODE_MAP
-from smolvla_core.data.behavior_episode import (
+from smolvla_core.data.behavior.episode import (
     ANNOTATION_PATH,
     DATA_PATH,
     FILES_PER_CHUNK,
@@ -19,10 +19,10 @@ from smolvla_core.data.behavior_episode import (
     Place,
     index_columns,
 )
-from smolvla_core.data.behavior_layout import INFO_FILE, is_depth
-from smolvla_core.data.behavior_source import Source
-from smolvla_core.data.behavior_stats import aggregate, column_stats
-from smolvla_core.data.behavior_target import placed, write_json
+from smolvla_core.data.behavior.layout import INFO_FILE, is_depth
+from smolvla_core.data.behavior.source import Source
+from smolvla_core.data.behavior.stats import aggregate, column_stats
+from smolvla_core.data.behavior.target import placed, write_json
 from smolvla_core.errors import DataError
 
 TASKS_FILE = "meta/tasks.parquet"

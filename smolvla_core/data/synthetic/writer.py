@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from smolvla_core.command import FAILED, OK, Parser, answer
-from smolvla_core.data import behavior_layout as layout
-from smolvla_core.data import synthetic_metadata as metadata
-from smolvla_core.data.synthetic_motion import Motion, perform
-from smolvla_core.data.synthetic_pictures import film, picture_sizes
-from smolvla_core.data.synthetic_scene import MAX_EGGS, Scene, draw_scene
+from smolvla_core.data.behavior import layout
+from smolvla_core.data.synthetic import metadata
+from smolvla_core.data.synthetic.motion import Motion, perform
+from smolvla_core.data.synthetic.pictures import film, picture_sizes
+from smolvla_core.data.synthetic.scene import MAX_EGGS, Scene, draw_scene
 from smolvla_core.data.video_files import write_hevc
 from smolvla_core.data.wording import counted
 from smolvla_core.errors import DataError
@@ -191,7 +191,3 @@ def _run(args: argparse.Namespace) -> int:
         return FAILED
     print(f"{args.out}: {counted(args.episodes, 'episode')} of task {args.task} ({layout.TASKS[args.task]})")
     return OK
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data.audit_finding import Finding, dims, span
-from smolvla_core.data.audit_numbers import CONSTANT_RANGE, filled
-from smolvla_core.data.audit_read import Recording
+from smolvla_core.data.audit.finding import Finding, dims, span
+from smolvla_core.data.audit.numbers import CONSTANT_RANGE, filled
+from smolvla_core.data.audit.read import Recording
 from smolvla_core.r1pro import RELEASES
 from smolvla_core.state import release_of
 
@@ -17,6 +17,8 @@ LATE_S = 0.4
 CHANGE_WINDOW_S = 0.1
 """Changes over this time are compared, so that a sensor's noise weighs little."""
 MIN_CORRELATION = 0.3
+SURE_CORRELATION = 0.5
+"""Below this, actions after their effect may be chance."""
 LEAST_FRAMES = 10
 """Fewer frames in common correlate by chance."""
 SAME_LAG_S = 0.07
@@ -75,7 +77,8 @@ def check_lag(recording: Recording) -> list[Finding]:
         found = f"the state follows the action by {_spoken(lags, members, recording.fps)}"
         if late < 0:
             found = f"the action comes after its effect: {_spoken(lags, members, recording.fps)}"
-            findings.append(Finding(CHECK, "fail", found, "shift the actions before training"))
+            sure = float(np.median(lags.correlation[members])) >= SURE_CORRELATION
+            findings.append(Finding(CHECK, "fail" if sure else "warn", found, "shift the actions before training"))
         elif late / recording.fps > LATE_S:
             todo = "a late robot, or misaligned recordings? chunks must be longer than the lag"
             findings.append(Finding(CHECK, "warn", found, todo))
@@ -132,7 +135,7 @@ def measure_lags(recording: Recording, pairs: Sequence[Pair]) -> Lags:
         pairs=tuple(pairs[i] for i in known),
         frames=shifts[best],
         correlation=np.array([np.median(own[tells[:, p], best[p], p]) for p in range(len(known))]),
-        odd=_odd_episodes(recording, own, best) if len(known) else (),
+        odd=_odd_episodes(recording, own, tells, best) if len(known) else (),
     )
 
 
@@ -163,15 +166,16 @@ def _correlation(
 
 
 def _odd_episodes(
-    recording: Recording, own: NDArray[np.float64], best: NDArray[np.int64]
+    recording: Recording, own: NDArray[np.float64], tells: NDArray[np.bool_], best: NDArray[np.int64]
 ) -> tuple[tuple[int, int], ...]:
-    """Episodes in which all pairs correlate much better at another common shift than the dataset's."""
+    """Episodes whose moving pairs correlate much better at another common shift than the dataset's."""
     if len(own) < 3:
         return ()
     reach = min(int(best.min()), own.shape[1] - 1 - int(best.max()))
     extra = np.arange(-reach, reach + 1)
     pairs = np.arange(own.shape[2])
-    score = np.stack([own[:, best + x, pairs].mean(axis=1) for x in extra], axis=1)
+    votes = np.maximum(tells.sum(axis=1), 1)
+    score = np.stack([(own[:, best + x, pairs] * tells).sum(axis=1) / votes for x in extra], axis=1)
     found = []
     for number, row in zip(recording.numbers.tolist(), score, strict=True):
         there = int(row.argmax())

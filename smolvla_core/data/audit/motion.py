@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data.audit_finding import Finding, episodes, percent
-from smolvla_core.data.audit_numbers import CONSTANT_RANGE, columns, filled
-from smolvla_core.data.audit_read import Recording, Table
+from smolvla_core.data.audit.finding import Finding, episodes, percent
+from smolvla_core.data.audit.numbers import CONSTANT_RANGE, columns, filled
+from smolvla_core.data.audit.read import Recording, Table
 
 IDLE_WINDOW_S = 0.2
 IDLE_SHARE_OF_RANGE = 0.02

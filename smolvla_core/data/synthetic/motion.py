@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data.behavior_layout import ACTION_WIDTH, FPS
-from smolvla_core.data.synthetic_scene import EGG_HEIGHT_M, Scene, to_robot, to_world
-from smolvla_core.data.synthetic_state import Body, proprioception
+from smolvla_core.data.behavior.layout import ACTION_WIDTH, FPS
+from smolvla_core.data.synthetic.scene import EGG_HEIGHT_M, Scene, to_robot, to_world
+from smolvla_core.data.synthetic.state import Body, proprioception
 
 Array = NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """Import of the 2025 challenge's demonstrations into LeRobot v3.0, one task at a time.
 
 ``python -m smolvla_core.data.behavior SRC --task 6 --out DST``. LeRobot's own converter refuses this
-layout (`behavior_layout`). Everything is checked before anything is written. Videos are copied byte
+layout (`layout.py`). Everything is checked before anything is written. Videos are copied byte
 for byte, one file an episode; state and action keep their bits; episodes are numbered from 0, and
 ``meta/behavior_episodes.jsonl`` keeps their original numbers. The source is only read.
 """
@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smolvla_core.command import FAILED, OK, Parser, answer
-from smolvla_core.data import behavior_target as targets
 from smolvla_core.data.annotations import EPISODE_MAP
-from smolvla_core.data.behavior_episode import Checked, try_episode, write_episode
-from smolvla_core.data.behavior_layout import EASTER_EGGS
-from smolvla_core.data.behavior_meta import assign, refuse_unlike, write_metadata
-from smolvla_core.data.behavior_source import Keep, Selection, Source, open_source, select_episodes
+from smolvla_core.data.behavior import target as targets
+from smolvla_core.data.behavior.episode import Checked, try_episode, write_episode
+from smolvla_core.data.behavior.layout import EASTER_EGGS
+from smolvla_core.data.behavior.meta import assign, refuse_unlike, write_metadata
+from smolvla_core.data.behavior.source import Keep, Selection, Source, open_source, select_episodes
 from smolvla_core.data.wording import counted, print_anywhere
 from smolvla_core.data.workers import each
 from smolvla_core.errors import DataError
@@ -259,7 +259,3 @@ def _run(args: argparse.Namespace) -> int:
         return FAILED
     _print_summary(summary)
     return OK
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tune import driver
-from tune import mlflow_entities as entities
-from tune.mlflow_store import TrackingError, search_runs, sqlite_file
+from tune.tracking import mlflow_entities as entities
+from tune.tracking.mlflow_store import TrackingError, search_runs, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run

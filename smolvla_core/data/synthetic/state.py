@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data.behavior_layout import FPS, STATE_WIDTH
+from smolvla_core.data.behavior.layout import FPS, STATE_WIDTH
 from smolvla_core.r1pro import RELEASES
 
 Array = NDArray[np.float64]

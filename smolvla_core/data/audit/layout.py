@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smolvla_core.data.behavior_layout import (
+from smolvla_core.data.behavior.layout import (
     NUMBERS_V3,
     PICTURES_NEED,
     check_template,

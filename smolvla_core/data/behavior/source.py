@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smolvla_core.data import behavior_layout as layout
-from smolvla_core.data.behavior_info import Task, read_info, read_lengths, read_task, width_of
+from smolvla_core.data.behavior import layout
+from smolvla_core.data.behavior.info import Task, read_info, read_lengths, read_task, width_of
 from smolvla_core.errors import DataError
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from tune.mlflow_store import TrackingError, connect, first_line, mask, resolve_uri, sqlite_file
+from tune.tracking.mlflow_store import TrackingError, connect, first_line, mask, resolve_uri, sqlite_file
 
 Outcome = Literal["complete", "pruned", "failed", "interrupted"]
 _NO_TAGS: Mapping[str, str] = {}
@@ -93,7 +93,7 @@ def make_tracker(uri: str | None, experiment: str, run_dir: Path, enabled: bool 
     """
     if not enabled:
         return NullTracker()
-    from tune.mlflow_tracker import MlflowTracker
+    from tune.tracking.mlflow_tracker import MlflowTracker
 
     return MlflowTracker(resolve_uri(uri, run_dir), experiment)
 
@@ -132,7 +132,7 @@ def reconcile(uri: str | None, experiment: str | None, storage: Path) -> int:
     client = connect(resolved)
     from mlflow.exceptions import MlflowException
 
-    from tune.mlflow_runs import close_dead
+    from tune.tracking.mlflow_runs import close_dead
 
     try:
         found = client.search_experiments() if experiment is None else [client.get_experiment_by_name(experiment)]

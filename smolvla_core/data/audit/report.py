@@ -13,19 +13,19 @@ from rich.console import Console
 from rich.progress import Progress
 
 from smolvla_core.command import FAILED, OK, Parser, answer
-from smolvla_core.data.audit_episodes import (
+from smolvla_core.data.audit.episodes import (
     check_annotations,
     check_clock,
     check_files,
     check_instructions,
     check_lengths,
 )
-from smolvla_core.data.audit_lag import check_lag
-from smolvla_core.data.audit_motion import check_idle
-from smolvla_core.data.audit_numbers import check_constant, check_held, check_outliers, check_values
-from smolvla_core.data.audit_page import AuditReport, render
-from smolvla_core.data.audit_read import read_recording
-from smolvla_core.data.audit_videos import OnClip, check_cameras
+from smolvla_core.data.audit.lag import check_lag
+from smolvla_core.data.audit.motion import check_idle
+from smolvla_core.data.audit.numbers import check_constant, check_held, check_outliers, check_values
+from smolvla_core.data.audit.page import AuditReport, render
+from smolvla_core.data.audit.read import read_recording
+from smolvla_core.data.audit.videos import OnClip, check_cameras
 from smolvla_core.data.wording import print_anywhere, printable
 from smolvla_core.errors import DataError
 
@@ -116,7 +116,3 @@ def _run(args: argparse.Namespace) -> int:
             raise DataError(f"{error.filename or args.root}: {reason}") from None
     render(report, Console())
     return FAILED if report.verdict == "fail" else OK
-
-
-if __name__ == "__main__":
-    sys.exit(main())

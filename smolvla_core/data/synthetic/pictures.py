@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data.behavior_layout import CAMERAS, MODALITIES
-from smolvla_core.data.synthetic_motion import GRIPPER_OPEN_M, Motion
-from smolvla_core.data.synthetic_scene import Scene, to_robot
+from smolvla_core.data.behavior.layout import CAMERAS, MODALITIES
+from smolvla_core.data.synthetic.motion import GRIPPER_OPEN_M, Motion
+from smolvla_core.data.synthetic.scene import Scene, to_robot
 
 Picture = NDArray[np.uint8]
 

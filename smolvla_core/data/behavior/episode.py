@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from smolvla_core.data.annotations import read_annotation
-from smolvla_core.data.behavior_info import width_of
-from smolvla_core.data.behavior_layout import is_depth
-from smolvla_core.data.behavior_source import Source
-from smolvla_core.data.behavior_stats import column_stats, picture_stats
-from smolvla_core.data.behavior_target import placed
+from smolvla_core.data.behavior.info import width_of
+from smolvla_core.data.behavior.layout import is_depth
+from smolvla_core.data.behavior.source import Source
+from smolvla_core.data.behavior.stats import column_stats, picture_stats
+from smolvla_core.data.behavior.target import placed
 from smolvla_core.data.video_files import VideoFacts, frames_at, inspect_video
 from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
