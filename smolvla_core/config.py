@@ -482,29 +482,27 @@ def set_dotted(nested: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str
     Raises:
         ConfigError: a path runs through something that is no section, or past a list's end.
     """
-    result = dict(nested)
+    result: Any = dict(nested)
     for path, value in dotted.items():
-        head, _, rest = path.partition(".")
-        if not rest:
-            result[head] = value
-            continue
-        section = result.get(head) or {}
-        if isinstance(section, list | tuple):
-            result[head] = _set_in_list(section, path, rest, value)
-        elif isinstance(section, Mapping):
-            result[head] = set_dotted(section, {rest: value})
-        else:
-            raise ConfigError(f"{path}: '{head}' is a value, not a section; remove '.{rest}'")
-    return result
+        result = _set_at(result, path.split("."), 0, value)
+    return dict(result)
 
 
-def _set_in_list(items: Sequence[Any], path: str, rest: str, value: Any) -> list[Any]:
-    number, _, below = rest.partition(".")
-    if not number.isdecimal() or int(number) >= len(items):
-        raise ConfigError(f"{path}: there is no entry '{number}'; the list holds {len(items)}, from 0")
-    changed = list(items)
-    changed[int(number)] = set_dotted(changed[int(number)], {below: value}) if below else value
-    return changed
+def _set_at(node: Any, parts: Sequence[str], depth: int, value: Any) -> Any:
+    """A copy of what stands at ``parts[:depth]``, with the value set below it."""
+    if depth == len(parts):
+        return value
+    path, part = ".".join(parts), parts[depth]
+    if isinstance(node, list | tuple):
+        if not part.isdecimal() or int(part) >= len(node):
+            raise ConfigError(f"{path}: there is no entry '{part}'; the list holds {len(node)}, from 0")
+        number = int(part)
+        return [*node[:number], _set_at(node[number], parts, depth + 1, value), *node[number + 1 :]]
+    if node and not isinstance(node, Mapping):
+        raise ConfigError(
+            f"{path}: '{parts[depth - 1]}' is a value, not a section; remove '.{'.'.join(parts[depth:])}'"
+        )
+    return {**(node or {}), part: _set_at((node or {}).get(part), parts, depth + 1, value)}
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def test_what_does_not_go_together_is_one_line(
             resolve(two_tasks(main, beside, cache_dir, **values))
         assert "\n" not in str(error.value)
 
-    identity = {"state__preset": "identity"}
+    identity = {"state__preset": "identity", "state__track": "open"}
     refused(eggs_root, generic_root, r"data\.train\.1: .* has 10 frames a second, the main dataset 30", **identity)
     missing = (
         r"data\.train\.1\.cameras: the policy expects rgb\.head, .* the dataset has .*top, .*wrist; map them, e\.g\."

@@ -28,7 +28,8 @@ class Mixture:
     """
 
     def __init__(self, shares: Sequence[float], seed: int):
-        assert min(shares) >= 0 and sum(shares) > 0
+        assert min(shares) >= 0
+        assert sum(shares) > 0
         self.shares, self.seed = tuple(shares), seed
         edges = np.cumsum(shares)
         self._edges = edges / edges[-1]
