@@ -88,7 +88,7 @@ def load_state(learner: Learner, folder: Path) -> None:
             if learner.ema is not None:
                 learner.ema[name].copy_(tensors[f"ema/{name}"])
             learner.optimizer.state[parameter] = {
-                key.split("/")[0].removeprefix("optim."): value.to("cpu" if key.startswith("optim.step/") else device)
+                key.split("/")[0].removeprefix("optim."): value.to(device)
                 for key, value in tensors.items()
                 if key.startswith("optim.") and key.partition("/")[2] == name
             }

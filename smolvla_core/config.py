@@ -396,6 +396,8 @@ class RuntimeConfig(Section):
     """``auto``: bf16 autocast on a GPU that has it, fp32 elsewhere."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch. None: torch's own choice."""
+    fast_forward: bool = True
+    """The exact fast forward while the VLM is frozen. False: always lerobot's own, to compare."""
     log_every_samples: int = Field(default=1000, ge=1)
     """How often training metrics are reported between evaluations."""
 

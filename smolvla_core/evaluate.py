@@ -133,21 +133,29 @@ def _predict(
     per_pass = max(1, evaluation.batch_size // draws)
     predictions, losses = [], []
     for start in range(0, len(rows), per_pass):
-        # every row appears `draws` times in a row, once for each of its noises
-        repeated = np.repeat(rows[start : start + per_pass], draws)
-        keys = [(int(row), position % draws) for position, row in enumerate(repeated)]
-        shape = (maker.chunk_size, maker.action_dims)
-        noise = np.stack([evaluation_noise(evaluation.seed, row, draw, *shape, maker.stride) for row, draw in keys])
-        time = np.array([evaluation_time(evaluation.seed, row, draw) for row, draw in keys], dtype=np.float32)
-        batch = maker.validation(repeated, noise, time)
+        chosen = rows[start : start + per_pass]
+        noise, time = _noise_and_time(learner, maker, chosen)
+        # the batch carries the first draw; the policy is given all of them
+        batch = maker.validation(chosen, noise[:, 0], time[:, 0])
         inputs = to_lerobot(batch, learner.interface, learner.processors, learner.device)
+        draws_on_device = (torch.from_numpy(values).to(learner.device) for values in (noise, time))
         with learner.autocast():
-            chunk = learner.policy.predict_action_chunk(dict(inputs), noise=batch.noise.to(learner.device))
-            flow = learner.flow_errors(inputs, batch)
-        raw = learner.processors.post(chunk[:, :steps].float())
-        predictions.append(raw.numpy().reshape(-1, draws, steps, learner.interface.action_width))
-        valid = (~batch.is_pad[:, :steps:every]).float()
-        errors = flow[:, :steps:every].float().cpu().mean(dim=2)
-        per_draw = (errors * valid).sum(dim=1) / valid.sum(dim=1)
-        losses.append(per_draw.reshape(-1, draws).mean(dim=1).double().numpy())
+            answer = learner.forward.answer(inputs, *draws_on_device)
+        raw = learner.processors.post(answer.actions[:, :, :steps].float())
+        predictions.append(raw.numpy())
+        valid = (~batch.is_pad[:, None, :steps:every]).float()
+        errors = answer.errors[:, :, :steps:every].float().cpu().mean(dim=3)
+        per_draw = (errors * valid).sum(dim=2) / valid.sum(dim=2)
+        losses.append(per_draw.mean(dim=1).double().numpy())
     return np.concatenate(predictions), np.concatenate(losses)
+
+
+def _noise_and_time(
+    learner: Learner, maker: BatchMaker, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Every row's draws of noise (F, K, T, D) and time (F, K)."""
+    seed, draws = learner.config.eval.seed, range(learner.config.eval.draws)
+    shape = (maker.chunk_size, maker.action_dims)
+    noise = [[evaluation_noise(seed, int(row), draw, *shape, maker.stride) for draw in draws] for row in rows]
+    time = [[evaluation_time(seed, int(row), draw) for draw in draws] for row in rows]
+    return np.array(noise, dtype=np.float32), np.array(time, dtype=np.float32)

@@ -1,15 +1,19 @@
 """The training loop of one trial, and ``python -m smolvla_core.train CONFIG.yaml``."""
 
 import json
+import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from rich.console import Console
+from rich.highlighter import NullHighlighter
+from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smolvla_core.checkpoint import export_policy, load_state, read_state, save_state
@@ -22,6 +26,8 @@ from smolvla_core.schedule import learning_rate
 from smolvla_core.trial import Trial, prepare
 
 Save = Callable[[Path], None]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Report(Protocol):
@@ -66,6 +72,7 @@ def train(
     """
     trial = prepare(config)
     learner = trial.learner
+    _LOG.info(learner.forward_line)
     if restore is not None:
         load_state(learner, restore)
     return _loop(config, trial, report or _ignore, stop or _never)
@@ -164,7 +171,7 @@ def _run(config: TrialConfig, out: Path, resume: bool) -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     console = Console(stderr=True)
-    with _progress(console) as bar:
+    with _progress(console) as bar, _printed_on(console):
         task = bar.add_task("training", total=config.optim.samples)
 
         def report(metrics: Mapping[str, float], save: Save) -> None:
@@ -191,6 +198,22 @@ def _drop_reports_after(log: Path, samples_seen: int) -> None:
 def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+@contextmanager
+def _printed_on(console: Console) -> Iterator[None]:
+    """Print what :func:`train` logs about a run above its progress bar."""
+    handler = RichHandler(
+        console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter()
+    )
+    level = _LOG.level
+    _LOG.addHandler(handler)
+    _LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _LOG.setLevel(level)
+        _LOG.removeHandler(handler)
 
 
 def _line(metrics: Mapping[str, float]) -> str:

@@ -6,6 +6,7 @@ import torch
 
 from smolvla_core.critical import critical_frames
 from smolvla_core.evaluate import evaluate, evaluation_set
+from smolvla_core.forward import Answer
 from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 
@@ -17,10 +18,12 @@ def score(trial):
 def answer_with(trial, actions_of):
     """Make the policy predict what ``actions_of(noise)`` says, in normalised units."""
 
-    def predict(inputs, noise):
-        return actions_of(noise)[:, : trial.maker.chunk_size, : trial.learner.interface.action_width]
+    class Fixed:
+        def answer(self, inputs, noise, time):
+            actions = actions_of(noise)[..., : trial.learner.interface.action_width]
+            return Answer(actions, torch.zeros_like(actions))
 
-    trial.learner.policy.predict_action_chunk = predict
+    trial.learner.forward = Fixed()
 
 
 def test_identical_actions_score_identically_whatever_the_trial(generic_root, cache_dir):
@@ -70,7 +73,7 @@ def test_perfect_actions_score_zero(trial_config):
         return batch
 
     trial.maker.validation = remember
-    answer_with(trial, lambda noise: truth["action"])
+    answer_with(trial, lambda noise: truth["action"][:, None].expand(-1, noise.shape[1], -1, -1))
     assert score(trial)["val/critical_action_mse"] == pytest.approx(0, abs=1e-10)
 
 

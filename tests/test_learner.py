@@ -1,11 +1,14 @@
 """One step: equal to upstream where it should be, and different where the recipe says so."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from lerobot.datasets import LeRobotDataset
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 
+from smolvla_core.data.batch import to_lerobot
 from smolvla_core.data.sampler import Curriculum, SampleStream
 from smolvla_core.errors import ConfigError, DivergedError
 from smolvla_core.learner import pick_device, pick_precision
@@ -54,6 +57,33 @@ def test_alpha_zero_equals_the_mean_of_upstreams_losses(trial_config):
     # and it is not upstream's scalar, which averages over the batch's valid entries
     mean, _ = policy.forward(inputs, noise=batch.noise, time=batch.time)
     assert abs(stats.loss - mean.item()) > 1e-4
+
+
+def test_twenty_steps_equal_lerobots(generic_root, cache_dir):
+    """Forward, clipping and optimizer: lerobot's own preset on a copy of the policy."""
+    trial = prepare(tiny_trial(generic_root, cache_dir, optim__lr=1e-4, optim__grad_clip=1.0))
+    learner, chunk = trial.learner, trial.maker.chunk_size
+    rows = trial.dataset.rows_of(trial.split.train)
+    whole = rows[trial.dataset.frame[rows] + chunk <= trial.dataset.lengths[trial.dataset.episode[rows]]]
+    stream = SampleStream(Curriculum.none(whole), seed=0)
+    policy = copy.deepcopy(learner.policy)
+    optimizer = policy.config.get_optimizer_preset().build(policy.parameters())
+    start = {name: p.detach().clone() for name, p in learner.trained.items()}
+    for step in range(20):
+        batch = trial.maker.training(stream, 4 * step, 4)
+        inputs = to_lerobot(batch, learner.interface, learner.processors, learner.device)
+        loss, _ = policy.forward(inputs, noise=batch.noise, time=batch.time)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimizer.step()
+        stats = learner.step(batch, lr=1e-4)
+        assert stats.loss == pytest.approx(loss.item(), rel=1e-5)
+        assert stats.grad_norm == pytest.approx(norm.item(), rel=1e-5)
+    expected = dict(policy.named_parameters())
+    for name, found in learner.trained.items():
+        assert (found - expected[name]).norm() < 1e-5 * expected[name].norm(), name
+        assert (found - expected[name]).norm() < 1e-3 * (found - start[name]).norm(), name
 
 
 def test_alpha_changes_every_trained_gradient(generic_root, cache_dir):

@@ -84,8 +84,10 @@ def test_command_line(generic_root, cache_dir, tmp_path, capsys):
     file, out = tmp_path / "trial.yaml", tmp_path / "run"
     file.write_text(config.to_yaml())
     assert main([str(file), "--set", "optim.samples=12", "--out", str(out)]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    output = capsys.readouterr()
+    printed = json.loads(output.out)
     assert printed["samples_seen"] == 12
+    assert output.err.count("forward: fast and exact (the VLM is frozen") == 1
     assert (out / "policy" / "model.safetensors").is_file()
     assert [json.loads(line)["samples_seen"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [8, 12]
 

@@ -1,0 +1,291 @@
+"""SmolVLA's forward without what is constant: the same numbers as lerobot's, many times faster.
+
+Where the whole VLM is frozen, most of lerobot's ``VLAFlowMatching.forward`` computes constants of
+the frame. Its attention mask has three blocks: image and language tokens see each other, the state
+token sees them and itself, action tokens see those and the actions before them. So a block never
+depends on a later one, and the forward falls into passes that meet in keys and values alone:
+
+    1. ``image_embeddings``  pixels -> embeddings through tower and connector          no gradients
+    2. ``encode``            images + language -> K, V of every VLM layer              no gradients
+                             state             -> K, V, attending to those of (2)      gradients
+    3. ``velocity``          noisy actions -> velocity, attending to the K, V of (2)   gradients
+
+(1) is a constant of the frame and may come from a cache. (2) does not depend on noise or time: it
+serves all Euler steps and all noise draws of a frame. Only keys and values leave (2), so the last
+layer's attention and MLP are not computed. Nothing here is an approximation; where lerobot promotes
+a bf16 VLM's values to the expert's fp32, so does this (see ``encode``).
+
+Legend: B frames, C cameras, N tokens of an image, W the VLM's width, L language tokens, S state
+dims, K noise draws of a frame, T action steps, D padded action dims, P tokens before the actions.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from lerobot.policies.common.flow_matching import euler_integrate
+from torch import Tensor
+
+from smolvla_core.fast_layers import KeysValues, attend, finish, heads, output_dtype, rotate, rotation_of
+from smolvla_core.policy import SmolVLAPolicy
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy sees of B frames, prepared as lerobot prepares it, with embeddings for pixels."""
+
+    embeddings: tuple[Tensor, ...]
+    """C tensors (B, N, W) of :func:`image_embeddings`."""
+    image_masks: tuple[Tensor, ...]
+    """C tensors (B,), false where a camera is missing."""
+    tokens: Tensor
+    """(B, L) of the instruction."""
+    token_mask: Tensor
+    """(B, L), false at padding."""
+    state: Tensor
+    """(B, S), normalised and padded to the policy's width."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the action tokens attend to: constant over noise and time."""
+
+    layers: tuple[KeysValues, ...]
+    """For each layer of the expert, (B, P, ...): the VLM's own K and V where actions and prefix
+    attend jointly, the expert's projections of them where it attends across."""
+    mask: Tensor
+    """(B, P), false at padding."""
+
+
+class _Pair(NamedTuple):
+    """A layer of the VLM and the expert's beside it, or None where the expert has fewer."""
+
+    vlm: Any
+    expert: Any
+    joint: bool
+    """Actions attend to the prefix and to each other; else to the prefix alone, across."""
+
+
+def fast_path(policy: SmolVLAPolicy) -> tuple[bool, str]:
+    """Whether the fast forward gives this policy's numbers, and why in a few words."""
+    trained = [name for name, p in policy.model.vlm_with_expert.vlm.named_parameters() if p.requires_grad]
+    if trained:
+        part = "vision tower" if all("vision_model" in name or "connector" in name for name in trained) else "VLM"
+        return False, f"the {part} is trained"
+    if policy.config.adapt_to_pi_aloha:
+        return False, "the policy adapts Aloha's joints (adapt_to_pi_aloha)"
+    if policy.config.rtc_config is not None:
+        return False, "the policy chunks in real time (rtc_config)"
+    return True, "the VLM is frozen: images and language are encoded without gradients, once for all noise draws"
+
+
+@torch.no_grad()
+def image_embeddings(policy: SmolVLAPolicy, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Embeddings of C cameras' pictures, which a frozen tower never changes.
+
+    Args:
+        policy: with the vision tower and the connector.
+        images: C tensors (B, 3, height, width) as ``SmolVLAPolicy.prepare_images`` makes them:
+            resized, in [-1, 1].
+
+    Returns:
+        C tensors (B, N, W) in the tower's output dtype, *before* the scaling by sqrt(W) that
+        ``embed_prefix`` applies in that dtype.
+    """
+    return tuple(policy.model.vlm_with_expert.embed_image(image) for image in images)
+
+
+def flow_errors(policy: SmolVLAPolicy, observation: Observation, action: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """Squared errors of the predicted velocity (B, T, D): ``VLAFlowMatching.forward``.
+
+    Args:
+        policy: one that :func:`fast_path` accepts.
+        observation: of B frames.
+        action: (B, T, D), normalised and padded.
+        noise: (B, T, D) standard normal.
+        time: (B,) in (0, 1]; 1 is pure noise.
+    """
+    context = encode(policy, observation)
+    noisy, target = flow_pair(action[:, None], noise[:, None], time[:, None])
+    predicted = velocity(policy, context, noisy, time[:, None])
+    return F.mse_loss(target, predicted, reduction="none").squeeze(1)
+
+
+def flow_pair(action: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Noisy actions, and the velocity that leads from the actions to the noise, each (B, K, T, D)."""
+    share = time[..., None, None]
+    return share * noise + (1 - share) * action, noise - action
+
+
+@torch.no_grad()
+def sample_actions(policy: SmolVLAPolicy, context: Context, noise: Tensor) -> Tensor:
+    """Integrate the flow from noise (B, K, T, D) to actions: ``VLAFlowMatching.sample_actions``.
+
+    Args:
+        policy: one that :func:`fast_path` accepts.
+        context: of B frames, from ``encode(..., with_actions=False)``.
+        noise: K draws for each frame.
+    """
+
+    def step(noisy: Tensor, time: Tensor) -> Tensor:
+        return velocity(policy, context, noisy, time[:, None].expand(noisy.shape[:2]))
+
+    return euler_integrate(step, noise, policy.config.num_steps)
+
+
+def encode(policy: SmolVLAPolicy, observation: Observation, with_actions: bool = True) -> Context:
+    """Run images, language and state through the VLM.
+
+    Args:
+        policy: one that :func:`fast_path` accepts.
+        observation: of B frames.
+        with_actions: round as lerobot does when prefix and actions run in one pass, which is how it
+            trains: layers in which they attend jointly then hold queries, keys and values in the
+            wider of the VLM's and the expert's dtypes. False: as in its prediction, where the
+            prefix runs alone, in the VLM's dtype. In one dtype both are the same.
+
+    Returns:
+        The context, with gradients towards the state projection and the expert's cross-attention.
+    """
+    model = policy.model
+    pairs = _pairs(model)
+    prefix, prefix_mask = _embed_prefix(model, observation)
+    state = model.state_proj(observation.state)[:, None]
+    # lerobot concatenates both, which promotes a bf16 prefix to the state projection's dtype
+    wide = torch.promote_types(prefix.dtype, state.dtype)
+    with torch.no_grad():
+        positions = torch.cumsum(prefix_mask, dim=1) - 1
+        seen = prefix_mask[:, None]
+        constant = _run_vlm(pairs, prefix.to(wide), positions, seen, None, with_actions)
+    mask = F.pad(prefix_mask, (0, 1), value=True)
+    position = prefix_mask.sum(dim=1, keepdim=True)
+    whole = _run_vlm(pairs, state.to(wide), position, mask[:, None], constant, with_actions)
+    met = [_seen_by_expert(pair, seen) for pair, seen in zip(pairs, whole, strict=True) if pair.expert is not None]
+    return Context(tuple(met), mask)
+
+
+def velocity(policy: SmolVLAPolicy, context: Context, noisy: Tensor, time: Tensor) -> Tensor:
+    """The expert's velocity (B, K, T, D) at noisy actions: ``VLAFlowMatching.denoise_step``.
+
+    The K draws of a frame are one sequence of K * T tokens whose draws do not see each other.
+
+    Args:
+        policy: one that :func:`fast_path` accepts.
+        context: of B frames.
+        noisy: (B, K, T, D).
+        time: (B, K).
+    """
+    model = policy.model
+    frames, draws, steps = noisy.shape[:3]
+    hidden, _, _ = model.embed_suffix(noisy.flatten(0, 1), time.flatten())
+    hidden = hidden.view(frames, draws * steps, -1)
+    within = torch.arange(steps, device=noisy.device).repeat(draws)[None]
+    draw = torch.arange(draws, device=noisy.device).repeat_interleave(steps)[None]
+    earlier = (draw[:, :, None] == draw[:, None]) & (within[:, :, None] >= within[:, None])
+    across = context.mask[:, None]
+    jointly = torch.cat([across.expand(-1, draws * steps, -1), earlier.expand(frames, -1, -1)], dim=2)
+    dim = _head_dim(model)
+    # positions go on after the prefix where actions join its attention, and restart from 0 across it
+    joined = rotation_of(context.mask.sum(dim=1, keepdim=True) + within, dim)
+    restarted = rotation_of(within, dim)
+    pairs = [pair for pair in _pairs(model) if pair.expert is not None]
+    for pair, seen in zip(pairs, context.layers, strict=True):
+        attention, normed = pair.expert.self_attn, pair.expert.input_layernorm(hidden)
+        query = heads(attention.q_proj, normed, dim)
+        if pair.joint:
+            own = KeysValues(rotate(heads(attention.k_proj, normed, dim), joined), heads(attention.v_proj, normed, dim))
+            attended = attend(rotate(query, joined), seen.then(own), jointly)
+        else:
+            attended = attend(rotate(query, restarted), seen, across)
+        hidden = finish(pair.expert, hidden, attended)
+    hidden = model.vlm_with_expert.lm_expert.norm(hidden).to(torch.float32)
+    return model.action_out_proj(hidden).view(noisy.shape)
+
+
+@torch.no_grad()
+def _embed_prefix(model: Any, observation: Observation) -> tuple[Tensor, Tensor]:
+    """Embeddings and mask of images and language: ``embed_prefix`` without state and padding.
+
+    ``prefix_length`` pads behind the state with tokens that nobody sees and that take no position,
+    so it has no effect here.
+    """
+    vlm = model.vlm_with_expert
+    parts: list[tuple[Tensor, Tensor]] = []
+
+    def add_special(ids: Tensor, like: Tensor) -> None:
+        tokens = vlm.embed_language_tokens(ids.to(like.device)).expand(len(like), -1, -1)
+        parts.append((tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=like.device)))
+
+    for embedding, present in zip(observation.embeddings, observation.image_masks, strict=True):
+        if model.add_image_special_tokens:
+            add_special(model.global_image_start_token, embedding)
+        scale = torch.tensor(embedding.shape[-1] ** 0.5, dtype=embedding.dtype, device=embedding.device)
+        parts.append((embedding * scale, present[:, None].expand(embedding.shape[:2])))
+        if model.add_image_special_tokens:
+            add_special(model.image_end_token, embedding)
+    language = vlm.embed_language_tokens(observation.tokens)
+    parts.append((language * math.sqrt(language.shape[-1]), observation.token_mask))
+    embeddings, masks = zip(*parts, strict=True)
+    return torch.cat(embeddings, dim=1), torch.cat(masks, dim=1)
+
+
+def _run_vlm(
+    pairs: Sequence[_Pair],
+    hidden: Tensor,
+    positions: Tensor,
+    mask: Tensor,
+    before: Sequence[KeysValues] | None,
+    with_actions: bool,
+) -> list[KeysValues]:
+    """Keys and values of each layer, those of ``before`` included.
+
+    Queries of padding attend to real tokens here and are masked in lerobot; nothing reads either.
+    """
+    found = []
+    rotation = rotation_of(positions, pairs[0].vlm.self_attn.head_dim)
+    for index, pair in enumerate(pairs):
+        attention, normed = pair.vlm.self_attn, pair.vlm.input_layernorm(hidden)
+        dim = attention.head_dim
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        query, key, value = (heads(projection, normed, dim) for projection in projections)
+        if with_actions and pair.joint and pair.expert is not None:
+            wide = torch.promote_types(query.dtype, output_dtype(pair.expert.self_attn.q_proj))
+            query, key, value = query.to(wide), key.to(wide), value.to(wide)
+        seen = KeysValues(rotate(key, rotation), value)
+        seen = seen if before is None else before[index].then(seen)
+        found.append(seen)
+        if index + 1 < len(pairs):
+            hidden = finish(pair.vlm, hidden, attend(rotate(query, rotation), seen, mask))
+    return found
+
+
+def _seen_by_expert(pair: _Pair, seen: KeysValues) -> KeysValues:
+    """What the expert's layer attends to, in place of the VLM's keys and values."""
+    if pair.joint or pair.expert is None:
+        return seen
+    attention = pair.expert.self_attn
+    dim = attention.head_dim
+    return KeysValues(
+        heads(attention.k_proj, seen.keys.flatten(2), dim), heads(attention.v_proj, seen.values.flatten(2), dim)
+    )
+
+
+def _pairs(model: Any) -> list[_Pair]:
+    """The layers in order, up to the expert's last: what the VLM does after it, nobody sees."""
+    both = model.vlm_with_expert
+    vlm_layers, expert_layers = both.get_model_layers([both.get_vlm_model().text_model, both.lm_expert])
+    every = both.self_attn_every_n_layers
+    pairs = [
+        _Pair(vlm, expert, "cross" not in both.attention_mode or (every > 0 and index % every == 0))
+        for index, (vlm, expert) in enumerate(zip(vlm_layers, expert_layers, strict=True))
+    ]
+    while pairs[-1].expert is None:
+        pairs.pop()
+    return pairs
+
+
+def _head_dim(model: Any) -> int:
+    return int(model.vlm_with_expert.vlm.config.text_config.head_dim)

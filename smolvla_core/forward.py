@@ -1,0 +1,131 @@
+"""How a policy is run on lerobot's inputs: the exact fast forward, or lerobot's own.
+
+Both give the same numbers. The fast one is chosen where it applies, which is while the whole VLM is
+frozen; see ``smolvla_core.fast``.
+
+Legend: B frames, K noise draws of a frame, T action steps, A action dims, D padded to the policy's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from torch import Tensor
+
+from smolvla_core.fast import (
+    Observation,
+    encode,
+    fast_path,
+    flow_errors,
+    flow_pair,
+    image_embeddings,
+    sample_actions,
+    velocity,
+)
+from smolvla_core.policy import SmolVLAPolicy
+
+Inputs = Mapping[str, Any]
+"""Of ``smolvla_core.data.batch.to_lerobot``, for B frames."""
+
+
+class Answer(NamedTuple):
+    """What a policy says about frames, for each noise draw."""
+
+    actions: Tensor
+    """(B, K, T, A) normalised, integrated from the noise."""
+    errors: Tensor
+    """(B, K, T, A) squared errors of the velocity at the same noise and the given time."""
+
+
+class Forward(Protocol):
+    """One of the ways."""
+
+    def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
+        """Squared errors (B, T, A) of the velocity at noise (B, T, D) and time (B,), with gradients."""
+
+    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:
+        """Actions and errors at noise (B, K, T, D) and time (B, K), without gradients."""
+
+
+def choose_forward(policy: SmolVLAPolicy, allow_fast: bool) -> tuple[Forward, str]:
+    """The forward for a policy, and one line that says which and why."""
+    possible, reason = fast_path(policy)
+    if possible and allow_fast:
+        return FastForward(policy), f"forward: fast and exact ({reason})"
+    return UpstreamForward(
+        policy
+    ), f"forward: lerobot's ({reason if not possible else 'runtime.fast_forward is false'})"
+
+
+@dataclass(frozen=True)
+class FastForward:
+    """``smolvla_core.fast`` on lerobot's inputs."""
+
+    policy: SmolVLAPolicy
+
+    def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
+        """See :class:`Forward`."""
+        action = self.policy.prepare_action(inputs)
+        errors = flow_errors(self.policy, self.observe(inputs), action, noise, time)
+        return errors[..., : action_width(self.policy)]
+
+    @torch.no_grad()
+    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:
+        """See :class:`Forward`. A frame is encoded once, for all draws, Euler steps and errors."""
+        context = encode(self.policy, self.observe(inputs), with_actions=False)
+        noisy, target = flow_pair(self.policy.prepare_action(inputs)[:, None], noise, time)
+        errors = F.mse_loss(target, velocity(self.policy, context, noisy, time), reduction="none")
+        actions = sample_actions(self.policy, context, noise)
+        width = action_width(self.policy)
+        return Answer(actions[..., :width], errors[..., :width])
+
+    def observe(self, inputs: Inputs) -> Observation:
+        """The observation in inputs that hold pixels."""
+        images, masks = self.policy.prepare_images(inputs)
+        return Observation(
+            embeddings=image_embeddings(self.policy, images),
+            image_masks=tuple(masks),
+            tokens=inputs[OBS_LANGUAGE_TOKENS],
+            token_mask=inputs[OBS_LANGUAGE_ATTENTION_MASK],
+            state=self.policy.prepare_state(inputs),
+        )
+
+
+@dataclass(frozen=True)
+class UpstreamForward:
+    """Lerobot's own methods, for policies whose VLM is trained too."""
+
+    policy: SmolVLAPolicy
+
+    def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
+        """See :class:`Forward`."""
+        policy = self.policy
+        errors = policy.model.forward(
+            *policy.prepare_images(inputs),
+            inputs[OBS_LANGUAGE_TOKENS],
+            inputs[OBS_LANGUAGE_ATTENTION_MASK],
+            policy.prepare_state(inputs),
+            policy.prepare_action(inputs),
+            noise,
+            time,
+        )
+        return errors[..., : action_width(policy)]
+
+    @torch.no_grad()
+    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:
+        """See :class:`Forward`. Every draw is a frame of its own."""
+        draws = time.shape[1]
+        tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
+        repeated = {key: value.repeat_interleave(draws, dim=0) for key, value in tensors.items()}
+        actions = self.policy.predict_action_chunk(dict(repeated), noise=noise.flatten(0, 1))
+        errors = self.flow_errors(repeated, noise.flatten(0, 1), time.flatten())
+        shape = (-1, draws)
+        return Answer(actions.unflatten(0, shape), errors.unflatten(0, shape))
+
+
+def action_width(policy: SmolVLAPolicy) -> int:
+    """Number of action dims, A, without the policy's padding."""
+    return int(policy.config.action_feature.shape[0])

@@ -1,0 +1,286 @@
+"""One training step: lerobot-train's against ours, on the same batches, each in its own process.
+
+``python -m tests.benchmarks.step --arch full --batch 8 --steps 3``
+
+Theirs is ``lerobot.scripts.lerobot_train.update_policy`` with lerobot's dataset, dataloader,
+processors and optimizer; ours is ``smolvla_core``'s learner and data. Every step takes other frames
+from video files; decoding, tokenising and the optimizer's step are in the time. A third process
+measures ours with the image embeddings given, which is what a warm feature cache would leave.
+Samples, noise and times are one stream's, so that losses and gradients can be compared.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+SIDES = {"lerobot": "lerobot-train", "ours": "ours, from pictures", "given": "ours, embeddings given"}
+
+
+def main() -> int:
+    """Run the sides one after the other, and print the comparison."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.step", description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", choices=("full", "tiny"), default="tiny")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=3, help="timed steps, after one for warming up")
+    parser.add_argument("--workers", type=int, default=0, help="of lerobot's dataloader (its default: 4)")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="folder of data and policy")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    options.work = options.work.absolute()
+    if options.side:
+        _run_side(options)
+        return 0
+    from tests.benchmarks.world import write_dataset, write_policy
+
+    write_dataset(options.work / "dataset")
+    write_policy(options.work / options.arch, options.arch)
+    for side in SIDES:
+        command = [sys.executable, "-m", "tests.benchmarks.step", *sys.argv[1:], "--side", side]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    _print_comparison(options)
+    return 0
+
+
+def _run_side(options: argparse.Namespace) -> None:
+    import torch
+
+    from smolvla_core.config import TrialConfig
+    from smolvla_core.data.sampler import Curriculum, SampleStream
+    from smolvla_core.trial import resolve
+
+    config = TrialConfig.from_dict(
+        {
+            "data": {"train": [{"root": str(options.work / "dataset")}], "val_fraction": 0.2},
+            "state": {"preset": "identity"},
+            "policy": {"pretrained": str(options.work / options.arch), "tokenizer_max_length": 256},
+            "optim": {"batch_size": options.batch},
+            "eval": {"frames": 1},
+            "runtime": {"precision": "fp32"},
+        }
+    )
+    inputs = resolve(config)
+    dataset = inputs.dataset
+    rows = dataset.rows_of(inputs.split.train)
+    # frames with a whole chunk before them: with padding, lerobot averages a batch otherwise than we do
+    whole = rows[dataset.frame[rows] + config.policy.chunk_size <= dataset.lengths[dataset.episode[rows]]]
+    stream = SampleStream(Curriculum.none(whole), seed=0)
+    count = options.steps + 1
+    assert count * options.batch <= len(whole), "the dataset is too small for so many distinct frames"
+    step, optimizer = {"lerobot": _lerobot, "ours": _ours, "given": _given}[options.side](
+        options, config, inputs, stream
+    )
+
+    gradients: dict[str, Any] = {}
+
+    def keep(*_: Any) -> None:
+        if not gradients:
+            kept = [(n, p.grad.detach().cpu().clone()) for n, p in step.policy.named_parameters() if p.grad is not None]
+            gradients.update(kept)
+
+    # the first step warms up, and its gradients are compared; they are gone before memory is measured
+    hook = optimizer.register_step_pre_hook(keep)
+    losses, wall, cpu = [step(0)], [], []
+    hook.remove()
+    torch.save(gradients, options.work / f"gradients-{options.side}.pt")
+    gradients.clear()
+    _forget_peak()
+    for index in range(1, count):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        started, used = time.perf_counter(), time.process_time()
+        losses.append(step(index))
+        wall.append(time.perf_counter() - started)
+        cpu.append(time.process_time() - used)
+    result: dict[str, Any] = {"losses": losses, "wall": wall, "cpu": cpu}
+    result |= {"loaded": step.loaded, "peak": _memory("VmHWM")}
+    result["machine"] = (
+        f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}, {torch.get_num_threads()} threads"
+    )
+    (options.work / f"result-{options.side}.json").write_text(json.dumps(result))
+
+
+class _Step:
+    """One side's step, by its index in the stream."""
+
+    def __init__(self, policy: Any, run: Callable[[int], float]):
+        self.policy, self.run = policy, run
+        _forget_peak()
+        self.loaded = _memory("VmRSS")
+
+    def __call__(self, index: int) -> float:
+        return self.run(index)
+
+
+def _lerobot(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) -> tuple[_Step, Any]:
+    """As ``lerobot_train.train`` sets itself up."""
+    import torch
+    from accelerate import Accelerator
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.configs.default import DatasetConfig
+    from lerobot.configs.train import TrainPipelineConfig
+    from lerobot.datasets.factory import make_dataset
+    from lerobot.optim.factory import make_optimizer_and_scheduler
+    from lerobot.policies import make_policy, make_pre_post_processors
+    from lerobot.scripts.lerobot_train import update_policy
+    from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
+
+    from smolvla_core.policy import training_stats
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    smolvla = PreTrainedConfig.from_pretrained(options.work / options.arch)
+    smolvla.pretrained_path, smolvla.device = options.work / options.arch, device
+    pipeline = TrainPipelineConfig(
+        dataset=DatasetConfig("local/benchmark", root=str(options.work / "dataset")), policy=smolvla
+    )
+    pipeline.optimizer, pipeline.scheduler = smolvla.get_optimizer_preset(), None
+    accelerator = Accelerator(step_scheduler_with_optimizer=False, cpu=device == "cpu")
+    dataset = make_dataset(pipeline)
+    policy = make_policy(cfg=smolvla, ds_meta=dataset.meta)
+    stats = training_stats(inputs.interface)
+    preprocessor, _ = make_pre_post_processors(policy_cfg=smolvla, dataset_stats=stats)
+    own_optimizer, _ = make_optimizer_and_scheduler(pipeline, policy)
+    # one more than is used: accelerate's loader reads a batch ahead, also before the last timed step
+    batches = [stream.rows(index * options.batch, options.batch).tolist() for index in range(options.steps + 2)]
+    loader = torch.utils.data.DataLoader(dataset, batch_sampler=batches, num_workers=options.workers)
+    policy, optimizer, loader = accelerator.prepare(policy, own_optimizer, loader)
+    policy.train()
+    names = ("loss", "grad_norm", "lr", "update_s", "dataloading_s", "gpu_mem_gb")
+    meters = {name: AverageMeter(name, ":.3f") for name in names}
+    tracker = MetricsTracker(options.batch, dataset.num_frames, dataset.num_episodes, meters, accelerator=accelerator)
+    iterator = iter(loader)
+
+    def run(index: int) -> float:
+        nonlocal tracker
+        _draw_from_stream(policy, stream, index * options.batch)
+        batch = next(iterator)
+        for key in dataset.meta.camera_keys:
+            batch[key] = batch[key].to(dtype=torch.float32) / 255.0
+        tracker, _ = update_policy(
+            tracker, policy, preprocessor(batch), optimizer, pipeline.optimizer.grad_clip_norm, accelerator
+        )
+        return tracker.loss.val
+
+    return _Step(policy, run), own_optimizer
+
+
+def _draw_from_stream(policy: Any, stream: Any, first: int) -> None:
+    """Give lerobot's policy the stream's noise and times in place of its own draws."""
+    import torch
+
+    def noise(shape: tuple[int, ...], device: Any) -> Any:
+        return torch.from_numpy(stream.flow(first, *shape)[0]).to(device)
+
+    def times(count: int, device: Any) -> Any:
+        return torch.from_numpy(stream.flow(first, count, 1, 1)[1]).to(device)
+
+    policy.model.sample_noise, policy.model.sample_time = noise, times
+
+
+def _ours(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) -> tuple[_Step, Any]:
+    from smolvla_core.trial import prepare
+
+    trial = prepare(config)
+    assert "fast" in trial.learner.forward_line
+
+    def run(index: int) -> float:
+        batch = trial.maker.training(stream, index * options.batch, options.batch)
+        return trial.learner.step(batch, config.optim.peak_lr).loss
+
+    return _Step(trial.learner.policy, run), trial.learner.optimizer
+
+
+def _given(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) -> tuple[_Step, Any]:
+    """Ours, with every step's embeddings computed beforehand and no picture decoded."""
+    import torch
+
+    from smolvla_core.data.batch import to_lerobot
+    from smolvla_core.forward import FastForward
+    from smolvla_core.trial import prepare
+
+    trial = prepare(config)
+    learner, maker = trial.learner, trial.maker
+    kept, size = {}, options.batch
+    for index in range(options.steps + 1):
+        batch = maker.training(stream, index * size, size)
+        with torch.no_grad():
+            kept[index] = learner.forward.observe(
+                to_lerobot(batch, learner.interface, learner.processors, learner.device)
+            )
+
+    class Given(FastForward):
+        step = 0
+
+        def observe(self, inputs: Any) -> Any:
+            blank = {key: torch.zeros(size, 3, 32, 32) for key in inputs if key.startswith("observation.images")}
+            policy = self.policy
+            state = policy.prepare_state(inputs | blank)
+            return replace(kept[Given.step], state=state)
+
+    for camera in maker.cameras:
+        camera.frames = lambda rows: torch.zeros((len(rows), 3, 1, 1), dtype=torch.uint8)
+    learner.forward = Given(learner.policy)
+
+    def run(index: int) -> float:
+        Given.step = index
+        batch = maker.training(stream, index * size, size)
+        return learner.step(batch, config.optim.peak_lr).loss
+
+    return _Step(learner.policy, run), learner.optimizer
+
+
+def _memory(name: str) -> int:
+    """Bytes in use (VmRSS) or at most in use (VmHWM) since :func:`_forget_peak`, on the GPU where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated() if name == "VmRSS" else torch.cuda.max_memory_allocated()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def _forget_peak() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _print_comparison(options: argparse.Namespace) -> None:
+    import torch
+
+    results = {side: json.loads((options.work / f"result-{side}.json").read_text()) for side in SIDES}
+    reference = results["lerobot"]
+    expected = torch.load(options.work / "gradients-lerobot.pt")
+    print(f"{options.arch}, batch {options.batch}, {options.steps} timed steps, {reference['machine']}")
+    for side, result in results.items():
+        samples = [options.batch / seconds for seconds in result["wall"]]
+        ratios = [min(reference[clock]) / min(result[clock]) for clock in ("wall", "cpu")]
+        print(f"\n{SIDES[side]}")
+        print(
+            f"  samples/s         best step {max(samples):.3f}, mean {len(samples) / sum(1 / s for s in samples):.3f}"
+        )
+        print(f"  CPU seconds/step  best step {min(result['cpu']):.2f}")
+        print(f"  times as fast     {ratios[0]:.2f} (best steps), {ratios[1]:.2f} (CPU seconds)")
+        peak, loaded = result["peak"] / 1e9, result["loaded"] / 1e9
+        print(f"  peak memory       {peak:.2f} GB, of which {loaded:.2f} were loaded before the first step")
+        if side != "lerobot":
+            found = torch.load(options.work / f"gradients-{side}.pt")
+            assert set(found) == set(expected)
+            worst = max(((found[n] - expected[n]).norm() / expected[n].norm()).item() for n in expected)
+            losses = max(abs(a - b) / a for a, b in zip(reference["losses"], result["losses"], strict=True))
+            print(f"  largest difference, relative: loss of a step {losses:.1e}, gradient of a parameter {worst:.1e}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
