@@ -16,6 +16,7 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 def _data(monkeypatch, tmp_path):
     monkeypatch.setenv("EGGS_DATA", str(tmp_path))
     monkeypatch.setenv("DATASET", str(tmp_path))
+    monkeypatch.setenv("MOUSETRAPS_DATA", str(tmp_path))
 
 
 def test_the_folder_holds_experiments():

@@ -111,6 +111,7 @@ def test_a_fixed_warm_up_is_left_out():
 def test_every_search_space_that_ships_has_a_short_search(name, tmp_path, monkeypatch):
     monkeypatch.setenv("EGGS_DATA", str(tmp_path))
     monkeypatch.setenv("DATASET", str(tmp_path))
+    monkeypatch.setenv("MOUSETRAPS_DATA", str(tmp_path))
     assert smoke_spec(load_spec(SPACES / name)[0]).samples <= 64
 
 
