@@ -126,13 +126,13 @@ def _data_lines(facts: Facts) -> Iterator[str]:
     data, objective = facts.dataset, facts.objective
     yield f"Data       {data['root']}"
     yield f"           {counted(data['episodes'], 'episode')}, {counted(data['frames'], 'frame')} at {data['fps']} Hz"
-    for other in data.get("others", ()):
-        yield f"           and beside it {other['root']}"
-        yield f"           {counted(other['episodes'], 'episode')}, {counted(other['frames'], 'frame')}, all to train"
     yield (
         f"           {objective['train_episodes']} to train, {objective['val_episodes']} to validate, "
         f"{objective['test_episodes']} kept for the final test"
     )
+    for other in data.get("others", ()):
+        yield f"           and beside it {other['root']}"
+        yield f"           {counted(other['episodes'], 'episode')}, {counted(other['frames'], 'frame')}, all to train"
     yield from _labelled(
         "Objective",
         f"{counted(objective['critical_frames'], 'critical frame')} (rule: {objective['critical_rule']}), "
