@@ -107,9 +107,8 @@ def evaluate(learner: Learner, maker: BatchMaker, frames: EvaluationSet) -> dict
         learner.swap_ema()
     predicted = steps.of(predicted, dataset.averaged_dims)
     actual = dataset.chunk_actions(rows, steps.count, steps.stride)
-    # a step that the episode's end cuts is left out: what would follow is not known
-    _, beyond = dataset.chunk_rows(rows, steps.count * steps.stride)
-    is_pad = beyond.reshape(len(rows), steps.count, steps.stride).any(axis=2)
+    # a step is left out where its last frame lies past the episode's end: what would follow is not known
+    _, is_pad = dataset.chunk_rows(rows + steps.stride - 1, steps.count, steps.stride)
     squared = frame_errors(predicted, actual, is_pad, scale)
     absolute = frame_errors(predicted, actual, is_pad, scale, order=1)
     energy = energy_scores(predicted, actual, is_pad, scale)

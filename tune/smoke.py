@@ -79,7 +79,7 @@ def with_demo_data(yaml: str, assignments: Sequence[str]) -> list[str]:
         return source.get("root") is None or Path(source["root"]).is_dir()
 
     if not is_here(0):
-        replaced, fits = range(1, count), [f"data.train.0.root={demo_data()}", *FITS_DEMO]
+        replaced, fits = list(range(1, count)), [f"data.train.0.root={demo_data()}", *FITS_DEMO]
     else:
         replaced, fits = [number for number in range(1, count) if not is_here(number)], []
     beside = [

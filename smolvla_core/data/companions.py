@@ -2,6 +2,7 @@
 
 import hashlib
 
+import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.data.dataset import Dataset, Split
@@ -57,5 +58,5 @@ def refuse_held_out_episodes(number: int, dataset: Dataset, main: Dataset, split
             )
 
 
-def _digest(actions: NDArray) -> bytes:  # type: ignore[type-arg]
+def _digest(actions: NDArray[np.float32]) -> bytes:
     return hashlib.blake2b(actions.tobytes(), digest_size=16).digest()

@@ -34,7 +34,7 @@ class Mixture:
         edges = np.cumsum(shares)
         self._edges = edges / edges[-1]
         self._block = lru_cache(maxsize=4)(self._draw_block)
-        self._before_block = [np.zeros(len(shares), dtype=np.int64)]
+        self._before_block: list[NDArray[np.int64]] = [np.zeros(len(shares), dtype=np.int64)]
 
     @classmethod
     def single(cls) -> "Mixture":
