@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as pictures
 
 from smolvla_core.config import TrialConfig
-from smolvla_core.data.sampler import keyed_generator
+from smolvla_core.data.keyed import keyed_generator
 from smolvla_core.errors import ConfigError
 from smolvla_core.interface import Interface
 from smolvla_core.r1pro import EEF_POSITION_KEYS

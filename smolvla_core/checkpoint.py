@@ -188,7 +188,8 @@ def relocate(folder: Path) -> None:
 
 def _card(document: Mapping[str, Any], config: TrialConfig, interface: Interface) -> dict[str, Any]:
     return {
-        "control_hz": interface.fps,
+        "control_hz": interface.fps / config.data.frame_stride,
+        "action_s": config.data.frame_stride / interface.fps,
         "n_action_steps": config.policy.action_steps,
         "chunk_size": config.policy.chunk_size,
         "robot_type": interface.robot_type,
@@ -210,7 +211,8 @@ def _readme(card: Mapping[str, Any], carries_vlm: bool) -> str:
         "# SmolVLA policy",
         f"Trained on {card['samples_seen']} samples. Takes the dataset's raw observation "
         f"({card['raw_state_width']} state dims, of which it uses {len(card['state_indices'])}) and controls at "
-        f"{card['control_hz']} Hz, {card['n_action_steps']} of {card['chunk_size']} predicted actions at a time.",
+        f"{card['control_hz']:g} Hz, {card['n_action_steps']} of {card['chunk_size']} predicted actions at a time. "
+        f"Hold each action for {card['action_s']:.4g} s.",
         "```python\nfrom lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy\n"
         "from lerobot.policies.factory import make_pre_post_processors\n\n"
         'policy = SmolVLAPolicy.from_pretrained("THIS_FOLDER")\n'

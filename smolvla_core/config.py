@@ -7,7 +7,7 @@ trials with different batch sizes can be compared. Times are in seconds, distanc
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -52,7 +52,10 @@ class DatasetSource(Section):
 
     root: str | None = None
     repo_id: str | None = None
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, ge=0)
+    """Its share of the samples is its weight over the sum of all weights. 0: never drawn."""
+    cameras: dict[str, str] | None = None
+    """In place of ``data.cameras``, where this dataset names its cameras differently."""
     task_info: TaskInfoConfig | None = None
     """Where object poses stand; needed by features that use them, else not read."""
 
@@ -67,6 +70,10 @@ class DataConfig(Section):
     """Which frames are trained on, and which are held out. Splits are by episode."""
 
     train: tuple[DatasetSource, ...] = Field(min_length=1)
+    """The first is the main task: what is held out, scored and exported is its own. Others are
+    trained beside it, each normalised by its own statistics."""
+    frame_stride: int = Field(default=1, ge=1)
+    """Recorded frames from an action of a chunk to the next: 3 trains a policy of 10 Hz on 30 Hz data."""
     cameras: dict[str, str] = Field(default_factory=dict)
     """Policy camera name -> dataset key. Empty: the dataset's cameras in the policy's order."""
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
@@ -78,15 +85,24 @@ class DataConfig(Section):
     """Where converted v2.1 datasets go. Default: ``~/.cache/smolvla_core``."""
 
     @model_validator(mode="after")
-    def _one_main_dataset(self) -> Self:
-        if len(self.train) > 1:
-            raise ValueError(f"data.train lists {len(self.train)} datasets; exactly one is supported")
+    def _consistent(self) -> Self:
+        if self.train[0].weight == 0:
+            raise ValueError(
+                "data.train.0.weight is 0, so that the main task, which is scored and exported, would never be trained "
+                "on; set it above 0, or list the main task first"
+            )
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError(
                 f"data.val_fraction + data.test_fraction is {self.val_fraction + self.test_fraction:g}; "
                 "it must stay below 1 to leave training episodes"
             )
         return self
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each dataset in the samples; they sum to 1."""
+        total = sum(source.weight for source in self.train)
+        return tuple(source.weight / total for source in self.train)
 
 
 class StateConfig(Section):
@@ -356,6 +372,9 @@ class EvalConfig(Section):
     gripper_threshold: float = Field(default=0.1, gt=0, lt=1)
     """Gripper motion counts above this share of the gripper's range within the window."""
     critical_progress: float = Field(default=0.6, ge=0, lt=1)
+    frame_stride: int | None = Field(default=None, ge=1)
+    """Recorded frames from a scored time stamp to the next: a multiple of every ``data.frame_stride``
+    of the study. A search sets it; None: ``data.frame_stride``."""
     at: tuple[int, ...] = ()
     """Sample counts at which to evaluate and report, besides the end of training."""
 
@@ -395,6 +414,21 @@ class TrialConfig(Section):
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _strides_meet(self) -> Self:
+        if self.scored_stride % self.data.frame_stride:
+            raise ValueError(
+                f"eval.frame_stride is {self.scored_stride}, which is no multiple of data.frame_stride "
+                f"({self.data.frame_stride}), so that the scored time stamps would fall between the policy's; "
+                "remove it, or set it to a multiple"
+            )
+        return self
+
+    @property
+    def scored_stride(self) -> int:
+        """Recorded frames from a scored time stamp to the next."""
+        return self.eval.frame_stride or self.data.frame_stride
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -437,23 +471,40 @@ def dotted_keys(model: type[BaseModel] = TrialConfig, prefix: str = "") -> dict[
     return leaves
 
 
+def weight_keys(count: int) -> dict[str, Any]:
+    """The weights of ``count`` datasets as dotted keys, ``{"data.train.0.weight": FieldInfo, ...}``."""
+    return {f"data.train.{number}.weight": DatasetSource.model_fields["weight"] for number in range(count)}
+
+
 def set_dotted(nested: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``nested`` with each ``a.b.c`` of ``dotted`` set; missing sections are made.
 
+    An entry of a list is named by its number, from 0: ``data.train.1.weight``.
+
     Raises:
-        ConfigError: a path runs through something that is no section.
+        ConfigError: a path runs through something that is no section, or past a list's end.
     """
-    result = dict(nested)
+    result: Any = dict(nested)
     for path, value in dotted.items():
-        head, _, rest = path.partition(".")
-        if not rest:
-            result[head] = value
-            continue
-        section = result.get(head) or {}
-        if not isinstance(section, Mapping):
-            raise ConfigError(f"{path}: '{head}' is a value, not a section; remove '.{rest}'")
-        result[head] = set_dotted(section, {rest: value})
-    return result
+        result = _set_at(result, path.split("."), 0, value)
+    return dict(result)
+
+
+def _set_at(node: Any, parts: Sequence[str], depth: int, value: Any) -> Any:
+    """A copy of what stands at ``parts[:depth]``, with the value set below it."""
+    if depth == len(parts):
+        return value
+    path, part = ".".join(parts), parts[depth]
+    if isinstance(node, list | tuple):
+        if not part.isdecimal() or int(part) >= len(node):
+            raise ConfigError(f"{path}: there is no entry '{part}'; the list holds {len(node)}, from 0")
+        number = int(part)
+        return [*node[:number], _set_at(node[number], parts, depth + 1, value), *node[number + 1 :]]
+    if node and not isinstance(node, Mapping):
+        raise ConfigError(
+            f"{path}: '{parts[depth - 1]}' is a value, not a section; remove '.{'.'.join(parts[depth:])}'"
+        )
+    return {**(node or {}), part: _set_at((node or {}).get(part), parts, depth + 1, value)}
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:

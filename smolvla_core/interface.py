@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.config import TrialConfig, suggest
-from smolvla_core.data.dataset import Dataset, Moments, Split
+from smolvla_core.data.dataset import Dataset, Moments
 from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.features import Feature, append_features, feature_from_dict, feature_to_dict, resolve_features
 from smolvla_core.state import StateSelection, select_state
@@ -106,34 +106,43 @@ def see(
 
 
 def resolve_interface(
-    config: TrialConfig, dataset: Dataset, split: Split, expected_cameras: Sequence[str] | None
+    config: TrialConfig,
+    dataset: Dataset,
+    episodes: Sequence[int],
+    expected_cameras: Sequence[str] | None,
+    number: int = 0,
 ) -> Interface:
-    """Resolve a configuration against a dataset.
+    """Resolve a configuration against one of its datasets.
 
     Args:
         config: the trial.
-        dataset: the main dataset.
-        split: its split; statistics are of the training episodes alone.
-        expected_cameras: the pretrained policy's image keys in its order; None when the policy is
-            built anew and takes the dataset's.
+        dataset: the dataset.
+        episodes: that are trained on; statistics are of these alone.
+        expected_cameras: the policy's image keys in its order; None when the policy is built anew
+            and takes the dataset's.
+        number: of the dataset in ``data.train``; the first decides what the policy is like.
 
     Raises:
         ConfigError: a camera that is missing or unmapped, a state that does not fit.
         DataError: an episode without an instruction.
     """
-    rows = dataset.rows_of(split.train)
+    source = config.data.train[number]
+    rows = dataset.rows_of(tuple(episodes))
     selection = select_state(config.state, dataset.state.shape[1], dataset.robot_type)
     poses = None if dataset.task_info is None else dataset.task_info[rows]
-    features = resolve_features(
-        config.state, selection.release, config.data.train[0], None if poses is None else poses.shape[1]
-    )
+    features = resolve_features(config.state, selection.release, source, None if poses is None else poses.shape[1])
     raw = dataset.state[rows]
     silent = next((episode for episode, task in enumerate(dataset.task) if not task.strip()), None)
     if silent is not None:
         raise DataError(f"{dataset.root}: episode {silent} has no instruction; add it to meta/tasks.parquet")
-    counted = Counter(dataset.task[episode] for episode in split.train)
+    counted = Counter(dataset.task[episode] for episode in episodes)
+    where = "data.cameras" if number == 0 and source.cameras is None else f"data.train.{number}.cameras"
+    mapping = config.data.cameras if source.cameras is None else source.cameras
+    cameras = _resolve_cameras(where, mapping, dataset, expected_cameras)
+    if number and expected_cameras is not None:
+        _refuse_missing_cameras(where, cameras, dataset, expected_cameras)
     return Interface(
-        cameras=_resolve_cameras(config.data.cameras, dataset, expected_cameras),
+        cameras=cameras,
         selection=selection,
         features=features,
         state=Moments.of(raw),
@@ -146,40 +155,53 @@ def resolve_interface(
 
 
 def _resolve_cameras(
-    mapping: Mapping[str, str], dataset: Dataset, expected: Sequence[str] | None
+    where: str, mapping: Mapping[str, str], dataset: Dataset, expected: Sequence[str] | None
 ) -> tuple[CameraView, ...]:
     available = dataset.camera_keys
     if not available:
         raise ConfigError(f"{dataset.root}: the dataset has no camera; SmolVLA needs at least one")
-    pairs = {_image_key(name): key for name, key in mapping.items()} or _match_by_name(available, expected)
+    pairs = {_image_key(name): key for name, key in mapping.items()} or _match_by_name(where, available, expected)
     if expected is not None:
         for key in pairs:
             if key not in expected:
                 near = suggest(_short(key), map(_short, expected))
-                raise ConfigError(f"data.cameras: the policy has no camera '{_short(key)}'{near}")
+                raise ConfigError(f"{where}: the policy has no camera '{_short(key)}'{near}")
         pairs = {key: pairs[key] for key in expected if key in pairs}
     views = []
     for policy_key, dataset_key in pairs.items():
         if dataset_key not in available:
-            raise ConfigError(f"data.cameras: the dataset has no '{dataset_key}'{suggest(dataset_key, available)}")
+            raise ConfigError(f"{where}: the dataset has no '{dataset_key}'{suggest(dataset_key, available)}")
         height, width = _size(dataset, dataset_key)
         views.append(CameraView(policy_key, dataset_key, height, width))
     if len({view.dataset_key for view in views}) < len(views):
-        raise ConfigError("data.cameras: two policy cameras name the same dataset key; give each its own")
+        raise ConfigError(f"{where}: two policy cameras name the same dataset key; give each its own")
     return tuple(views)
 
 
-def _match_by_name(available: Sequence[str], expected: Sequence[str] | None) -> dict[str, str]:
+def _match_by_name(where: str, available: Sequence[str], expected: Sequence[str] | None) -> dict[str, str]:
+    named = {_image_key(key.removeprefix(IMAGE_PREFIX).replace("observation.", "")): key for key in available}
     if expected is None:
-        return {_image_key(key.removeprefix(IMAGE_PREFIX).replace("observation.", "")): key for key in available}
-    missing = [key for key in expected if key not in available]
-    if missing:
+        return named
+    if not set(expected) <= set(named):
         example = {_short(name): key for name, key in zip(expected, available, strict=False)}
+        policy = "pretrained policy" if where == "data.cameras" else "policy"
         raise ConfigError(
-            f"data.cameras: the pretrained policy expects {', '.join(map(_short, expected))}, the dataset has "
-            f"{', '.join(available)}; map them, e.g. data.cameras: {example}"
+            f"{where}: the {policy} expects {', '.join(map(_short, expected))}, the dataset has "
+            f"{', '.join(available)}; map them, e.g. {where}: {example}"
         )
-    return {key: key for key in expected}
+    return {key: named[key] for key in expected}
+
+
+def _refuse_missing_cameras(
+    where: str, cameras: Sequence[CameraView], dataset: Dataset, expected: Sequence[str]
+) -> None:
+    given = {view.policy_key for view in cameras}
+    lacking = next((key for key in expected if key not in given), None)
+    if lacking is not None:
+        raise ConfigError(
+            f"{where}: gives the policy no '{_short(lacking)}', which it has from the main dataset; map one of "
+            f"{', '.join(dataset.camera_keys)} to it"
+        )
 
 
 def _size(dataset: Dataset, key: str) -> tuple[int, int]:

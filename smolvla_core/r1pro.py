@@ -108,6 +108,10 @@ JOINTS: Mapping[str, range] = MappingProxyType(
 )
 """Places within the ``joint_...`` keys, which hold all of the robot's joints."""
 
+ACTION_WIDTH = 23
+BASE_VELOCITY = (0, 1, 2)
+"""Action dims that are velocities; all others are positions to be at."""
+
 GRIPPER_KEYS = ("gripper_left_qpos", "gripper_right_qpos")
 EEF_POSITION_KEYS = ("eef_left_pos", "eef_right_pos")
 GRIPPER_OPEN_M = 0.1

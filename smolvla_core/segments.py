@@ -129,6 +129,7 @@ def find_segments(config: TrialConfig, dataset: Dataset) -> NDArray[np.bool_]:
 def draw_segments(config: TrialConfig, dataset: Dataset, episodes: int, out: Path) -> None:
     """Write a page with the openings of the first episodes, their segments shaded."""
     import plotly.graph_objects as go
+    from plotly.colors import qualitative
     from plotly.subplots import make_subplots
 
     mask, openings = find_segments(config, dataset), gripper_openings(config, dataset)
@@ -139,7 +140,13 @@ def draw_segments(config: TrialConfig, dataset: Dataset, episodes: int, out: Pat
         rows = dataset.rows_of((episode,))
         seconds = dataset.timestamp[rows]
         for gripper in range(openings.shape[1]):
-            line = go.Scatter(x=seconds, y=openings[rows, gripper], name=f"gripper {gripper}", showlegend=position == 1)
+            line = go.Scatter(
+                x=seconds,
+                y=openings[rows, gripper],
+                name=f"gripper {gripper}",
+                showlegend=position == 1,
+                line_color=qualitative.Plotly[gripper % len(qualitative.Plotly)],
+            )
             figure.add_trace(line, row=position, col=1)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], mask[rows], [False]]).astype(int)))
         for start, stop in edges.reshape(-1, 2):
@@ -156,12 +163,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help="a trial's YAML; weighting.segment holds the thresholds")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--episodes", type=int, default=4)
+    parser.add_argument("--dataset", type=int, default=0, help="number in data.train, from 0 (default: the main one)")
     parser.add_argument("--out", type=Path, default=Path("segments.html"))
     options = parser.parse_args(arguments)
 
     def command() -> int:
         config = load_config(options.config, options.set)
-        draw_segments(config, open_dataset(config.data), options.episodes, options.out)
+        if not 0 <= options.dataset < len(config.data.train):
+            raise ConfigError(f"--dataset: got {options.dataset}; data.train lists {len(config.data.train)}, from 0")
+        draw_segments(config, open_dataset(config.data, options.dataset), options.episodes, options.out)
         print(options.out)
         return OK
 

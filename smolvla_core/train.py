@@ -86,7 +86,7 @@ def _loop(config: TrialConfig, trial: Trial, report: Report, stop: Callable[[], 
     stopped = False
     while learner.samples_seen < budget and not stopped:
         count = min(config.optim.batch_size, budget - learner.samples_seen)
-        batch = trial.maker.training(trial.stream, learner.samples_seen, count)
+        batch = trial.training(learner.samples_seen, count)
         meter.add(learner.step(batch, learning_rate(config.optim, learner.samples_seen)))
         stopped = stop()
         due = bool(evaluations) and learner.samples_seen >= evaluations[0]

@@ -46,6 +46,18 @@ def eggs_root(eggs_raw: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def mousetraps_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Task 5 beside task 6: other motions, another instruction, and larger pictures."""
+    from smolvla_core.data.behavior import import_behavior
+    from smolvla_core.data.synthetic import write_synthetic
+
+    folder = tmp_path_factory.mktemp("mousetraps")
+    write_synthetic(folder / "raw", episodes=4, seconds=2.0, size=64, seed=1, task=5)
+    import_behavior(folder / "raw", folder / "lerobot", task=5)
+    return folder / "lerobot"
+
+
+@pytest.fixture(scope="session")
 def privileged_root(eggs_raw: Path) -> Path:
     """As ``eggs_root``, with the object poses: egg x, y, z, then basket x, y, then tree x, y."""
     from smolvla_core.data.behavior import import_behavior

@@ -67,6 +67,14 @@ def test_second_half():
     assert sorted(curriculum.rows(200, 25)) == ROWS[25:].tolist()
 
 
+def test_a_histogram_of_the_stages_by_progress():
+    """Fifths of the episode in each half of the budget: even, then none below the middle."""
+    rows = curriculum_stream().rows(0, 400).reshape(2, 200)
+    full, late = (np.histogram(PROGRESS[half - ROWS[0]], bins=[0, 0.2, 0.4, 0.6, 0.8, 1])[0] for half in rows)
+    assert full.tolist() == [40] * 5
+    assert late.tolist() == [0, 0, 40, 80, 80]
+
+
 def test_share_and_start():
     curriculum = curriculum_stream(share=0.25, start=0.8)
     assert curriculum.rows(0, 100).min() < 125

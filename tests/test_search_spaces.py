@@ -16,6 +16,7 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 def _data(monkeypatch, tmp_path):
     monkeypatch.setenv("EGGS_DATA", str(tmp_path))
     monkeypatch.setenv("DATASET", str(tmp_path))
+    monkeypatch.setenv("MOUSETRAPS_DATA", str(tmp_path))
 
 
 def test_the_folder_holds_experiments():
@@ -40,6 +41,28 @@ def test_gains_are_measured_against_the_recipe_s_baseline(path):
     assert baseline["optim.batch_size"] == 8
     assert baseline["policy.chunk_size"] == 50
     assert baseline["optim.schedule"] == "constant"
+
+
+def test_the_whole_recipe_is_searched_and_nothing_idle_is():
+    spec = load_spec(FOLDER / "easter_eggs_full.yaml")[0]
+    searched = set(spec.search)
+    sections = {key.partition(".")[0] for key in searched}
+    assert sections == {"weighting", "curriculum", "optim", "augment", "state", "data", "policy"}
+    assert set(load_spec(FOLDER / "easter_eggs.yaml")[0].search) <= searched
+    assert {"data.train.1.weight", "data.frame_stride", "policy.freeze_vision_encoder", "optim.ema_decay"} <= searched
+    assert set(spec.search["weighting.scheme"].choices) == {"uniform", "temporal", "segment", "annotation"}
+    assert set(spec.search["optim.schedule"].choices) == {"constant", "cosine", "linear"}
+    for point in make_space(spec).corners():
+        uniform = point["weighting.scheme"] == "uniform"
+        assert uniform == ("weighting.per_step" not in point) == ("weighting.normalize" not in point)
+        assert ("weighting.alpha" in point) == (point["weighting.scheme"] == "temporal")
+        assert ("augment.gripper_jitter_m" in point) == (point["state.preset"] != "winner23")
+        assert ("optim.lr_scaling" in point) == (point["optim.batch_size"] > 8)
+        assert ("optim.final_lr" in point) == (point["optim.schedule"] != "constant")
+        assert not {"augment.color_views", "augment.color_same_draw"} & set(point) or point["augment.brightness"] > 0
+    alone = warm_starts(spec)["seed_baseline"]
+    assert (alone["data.train.1.weight"], alone["data.frame_stride"]) == (0, 1)
+    assert to_trial_config(spec, alone).eval.frame_stride == 6
 
 
 @pytest.mark.parametrize("name", ["easter_eggs", "demo"])

@@ -111,6 +111,7 @@ def test_a_fixed_warm_up_is_left_out():
 def test_every_search_space_that_ships_has_a_short_search(name, tmp_path, monkeypatch):
     monkeypatch.setenv("EGGS_DATA", str(tmp_path))
     monkeypatch.setenv("DATASET", str(tmp_path))
+    monkeypatch.setenv("MOUSETRAPS_DATA", str(tmp_path))
     assert smoke_spec(load_spec(SPACES / name)[0]).samples <= 64
 
 
@@ -195,6 +196,46 @@ def test_data_that_is_here_or_on_the_hub_is_taken(demo, tmp_path, data):
     file = tmp_path / "eggs.yaml"
     file.write_text(YAML.format(data=data.format(here=tmp_path)))
     assert with_demo_data(str(file), ["seed=3"]) == ["seed=3"]
+
+
+TWO = YAML.replace("train: [{{{data}}}]", "train: [{{{data}}}, {{{beside}, cameras: {{camera1: other.head}}}}]")
+
+
+@pytest.fixture
+def second(monkeypatch, tmp_path):
+    monkeypatch.setattr(smoke, "second_demo_data", lambda number: tmp_path / f"second_{number}")
+    return tmp_path / "second_1"
+
+
+@pytest.mark.parametrize("beside", ["root: /nowhere/traps", 'root: "${THE_DATA_OF_NOBODY}"'])
+def test_a_second_dataset_that_is_not_here_is_replaced_alone(demo, second, tmp_path, beside):
+    file = tmp_path / "eggs.yaml"
+    file.write_text(TWO.format(data=f"root: {tmp_path}", beside=beside))
+    main, other = load_spec(file, with_demo_data(str(file), []))[0].trial["data"]["train"]
+    assert main["root"] == str(tmp_path)
+    assert other == {"root": str(second), "cameras": {"camera1": "other.head"}}
+
+
+def test_the_main_dataset_is_replaced_with_all_others(demo, second, tmp_path):
+    file = tmp_path / "eggs.yaml"
+    file.write_text(TWO.format(data="root: /nowhere/eggs", beside=f"root: {tmp_path}"))
+    main, other = load_spec(file, with_demo_data(str(file), []))[0].trial["data"]["train"]
+    assert (main["root"], other) == (str(demo), {"root": str(second), "cameras": None})
+
+
+def test_the_second_demo_data_is_of_another_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = smoke.second_demo_data(1)
+    assert root == tmp_path / "runs/demo_data/beside_1/lerobot"
+    written = (root / "meta/info.json").stat().st_mtime_ns
+    assert smoke.second_demo_data(1) == root
+    assert (root / "meta/info.json").stat().st_mtime_ns == written
+    from smolvla_core.config import DataConfig
+    from smolvla_core.data.dataset import open_dataset
+
+    dataset = open_dataset(DataConfig(train=({"root": str(root)},)))
+    assert "mousetrap" in dataset.task[0]
+    assert dataset.state.shape[1] == 256
 
 
 def test_other_mistakes_are_told_before_data_is_written(tmp_path, monkeypatch):

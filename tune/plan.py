@@ -130,10 +130,14 @@ def _data_lines(facts: Facts) -> Iterator[str]:
         f"           {objective['train_episodes']} to train, {objective['val_episodes']} to validate, "
         f"{objective['test_episodes']} kept for the final test"
     )
+    for other in data.get("others", ()):
+        yield f"           and beside it {other['root']}"
+        yield f"           {counted(other['episodes'], 'episode')}, {counted(other['frames'], 'frame')}, all to train"
     yield from _labelled(
         "Objective",
         f"{counted(objective['critical_frames'], 'critical frame')} (rule: {objective['critical_rule']}), "
-        f"{counted(objective['draws'], 'prediction')} each, over {objective['horizon_s']:g} s",
+        f"{counted(objective['draws'], 'prediction')} each, over {objective['horizon_s']:g} s"
+        + (f" at {objective['scored_hz']:g} Hz" if objective.get("scored_hz", data["fps"]) != data["fps"] else ""),
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from smolvla_core.trial import Inputs
 
 _DATA: Path_ = ("trial", "data", "train", 0, "root")
+_DATASET = re.compile(r"data\.train\.(\d+)(\.(weight|cameras|root))?")
 _KEY = re.compile(r"[a-z]\w*(\.\w+)*")
 
 
@@ -68,9 +69,10 @@ def _read_pictures(inputs: "Inputs") -> None:
     """Decode the first and the last picture of every camera: videos may be cut short, or a codec missing here."""
     from smolvla_core.data.pictures import Camera
 
-    ends = np.array([0, len(inputs.dataset.frame) - 1])
-    for view in inputs.interface.cameras:
-        Camera(inputs.dataset, view.dataset_key).frames(ends)
+    for source in (inputs, *inputs.others):
+        ends = np.array([0, len(source.dataset.frame) - 1])
+        for view in source.interface.cameras:
+            Camera(source.dataset, view.dataset_key).frames(ends)
 
 
 @contextmanager
@@ -99,14 +101,18 @@ def _located(error: UserError, source: Source) -> ConfigError:
 
 def _place(key: str, source: Source) -> Path_ | None:
     """Where a key of ``TrialConfig``, or one of its sections, stands in the YAML; None for any other word."""
+    if dataset := _DATASET.fullmatch(key):
+        entry: Path_ = ("trial", "data", "train", int(dataset[1]))
+        below: Path_ = (*entry, dataset[3]) if dataset[3] else entry
+        return below if below in source.lines else entry
     if not any(name == key or name.startswith(f"{key}.") for name in dotted_keys()):
         return None
     searched = [path for path in source.lines if path[0] == "search" and len(path) == 2]
     if ("search", key) in searched:
         return ("search", key)
     place = ("trial", *key.split("."))
-    below = [path for path in searched if str(path[1]).startswith(f"{key}.")]
-    return below[0] if place not in source.lines and below else place
+    inside = [path for path in searched if str(path[1]).startswith(f"{key}.")]
+    return inside[0] if place not in source.lines and inside else place
 
 
 class _KeyNamedError(SpecError):

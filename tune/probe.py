@@ -65,7 +65,7 @@ def measure(config: Mapping[str, Any]) -> Measured:
     learner, batch_size = trial.learner, trial_config.optim.batch_size
 
     def step() -> None:
-        batch = trial.maker.training(trial.stream, learner.samples_seen, batch_size)
+        batch = trial.training(learner.samples_seen, batch_size)
         learner.step(batch, learning_rate(trial_config.optim, learner.samples_seen))
 
     step()  # the first allocates and compiles

@@ -48,12 +48,17 @@ def refuse_other_data(folder: Path, dataset: Mapping[str, Any]) -> None:
     file = folder / DATASET
     if not file.is_file():
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
-    if before["digest"] != dataset["digest"]:
-        raise ConfigError(
-            f"--resume: {dataset['root']} has changed since {folder} was started ({before['frames']:,} frames then, "
-            f"{dataset['frames']:,} now), so that trials could not be compared; restore it, or start a new study"
-        )
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    for before, now in zip(_each(stored), _each(dataset), strict=True):
+        if before["digest"] != now["digest"]:
+            raise ConfigError(
+                f"--resume: {now['root']} has changed since {folder} was started ({before['frames']:,} frames then, "
+                f"{now['frames']:,} now), so that trials could not be compared; restore it, or start a new study"
+            )
+
+
+def _each(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [dataset, *dataset.get("others", ())]
 
 
 def write_whole(file: Path, text: str) -> None:

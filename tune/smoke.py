@@ -1,19 +1,23 @@
 """A search cut down to seconds: every branch of the space once, on a tiny policy, on the CPU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smolvla_core.config import TINY, set_dotted
+from smolvla_core.config import TINY, parse_assignments, set_dotted
 from smolvla_core.errors import ConfigError
 from tune.console import format_value
 from tune.records import TrialRecord
+from tune.source import assign, read
 from tune.space import Space, base_values, ends, make_space, to_distribution
 from tune.spec import SearchSpec, load_spec
 
 STEPS = 2
 DEMO_DATA = Path("runs/demo_data/lerobot")
 """What ``make demo`` writes; taken where the specification's own data is not there."""
+INFO = "meta/info.json"
+MOUSETRAPS = 5
+"""The task whose data stands in for that of a second dataset."""
 FITS_DEMO = ("state={preset: top32}", "data.cameras={}", "data.gripper_dims=[]")
 """Assignments that describe the demo's data, in place of those that describe another's."""
 
@@ -22,7 +26,7 @@ _WARMUP = "optim.warmup_samples"
 
 def demo_data() -> Path:
     """The demo's dataset, written on the first call."""
-    if not (DEMO_DATA / "meta" / "info.json").is_file():
+    if not (DEMO_DATA / INFO).is_file():
         from smolvla_core.data.behavior import import_behavior
         from smolvla_core.data.synthetic import write_synthetic
 
@@ -33,21 +37,69 @@ def demo_data() -> Path:
     return DEMO_DATA.absolute()
 
 
+def second_demo_data(number: int) -> Path:
+    """A small dataset of another task in place of the ``number``-th that is trained beside the main one.
+
+    It is written on the first call; its pictures have another size than the demo's.
+    """
+    folder = DEMO_DATA.with_name(f"beside_{number}") / "lerobot"
+    if not (folder / INFO).is_file():
+        from smolvla_core.data.behavior import import_behavior
+        from smolvla_core.data.synthetic import write_synthetic
+
+        raw = folder.with_name("raw")
+        if not raw.is_dir():
+            write_synthetic(raw, episodes=4, seconds=2.0, size=64, seed=number, task=MOUSETRAPS)
+        import_behavior(raw, folder, MOUSETRAPS)
+    return folder.absolute()
+
+
 def with_demo_data(yaml: str, assignments: Sequence[str]) -> list[str]:
-    """The assignments, and those that take the demo's data where the YAML's own is not there.
+    """The assignments, and those that take synthetic data where the YAML's own is not there.
+
+    Where the main dataset is not there, the demo's takes its place and synthetic ones those of all
+    others, whose cameras and state would not be the demo's.
 
     Raises:
         ConfigError: the YAML is wrong in another way.
     """
-    placeholder = f"data.train.0.root={DEMO_DATA}"
-    load_spec(yaml, [*assignments, placeholder])
+    count = _count_datasets(yaml, assignments)
+
+    def elsewhere(numbers: Iterable[int]) -> list[str]:
+        return [f"data.train.{number}.root={DEMO_DATA}" for number in numbers]
+
+    load_spec(yaml, [*assignments, *elsewhere(range(count))])
+
+    def is_here(number: int) -> bool:
+        others = [other for other in range(count) if other != number]
+        try:
+            source = load_spec(yaml, [*assignments, *elsewhere(others)])[0].trial["data"]["train"][number]
+        except ConfigError:  # an environment variable that names the data is not set
+            return False
+        return source.get("root") is None or Path(source["root"]).is_dir()
+
+    if not is_here(0):
+        replaced, fits = list(range(1, count)), [f"data.train.0.root={demo_data()}", *FITS_DEMO]
+    else:
+        replaced, fits = [number for number in range(1, count) if not is_here(number)], []
+    beside = [
+        f"data.train.{number}.{key}={value}"
+        for number in replaced
+        for key, value in (("root", second_demo_data(number)), *((("cameras", "null"),) if fits else ()))
+    ]
+    return [*assignments, *fits, *beside]
+
+
+def _count_datasets(yaml: str, assignments: Sequence[str]) -> int:
+    """How many datasets the YAML lists; 1 where it is wrong, which loading it will tell."""
+    file = Path(yaml)
     try:
-        own = load_spec(yaml, assignments)[0].trial["data"]["train"][0].get("root")
-    except ConfigError:  # an environment variable that names the data is not set
-        own = "unset"
-    if own is None or Path(own).is_dir():
-        return list(assignments)
-    return [*assignments, f"data.train.0.root={demo_data()}", *FITS_DEMO]
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        tree, _ = assign(read(text, yaml)[0], parse_assignments(assignments))
+        listed = tree["trial"]["data"]["train"]
+    except (ConfigError, KeyError, TypeError, UnicodeDecodeError):
+        return 1
+    return max(1, len(listed)) if isinstance(listed, list) else 1
 
 
 def smoke_spec(spec: SearchSpec) -> SearchSpec:

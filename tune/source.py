@@ -1,5 +1,6 @@
 """A YAML file as its author sees it: the value of every key, and the line it stands on."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,7 +127,9 @@ def _parts(key: str) -> Path_:
 
 def _parameter(text: str) -> Path_:
     """``optim.lr.low`` -> ``("optim.lr", "low")``."""
-    known = [key for key in dotted_keys() if text == key or text.startswith(f"{key}.")]
+    weight = re.match(r"data\.train\.\d+\.weight(?=\.|$)", text)
+    keys = (*dotted_keys(), *([weight[0]] if weight else ()))
+    known = [key for key in keys if text == key or text.startswith(f"{key}.")]
     if not known:
         return (text,)
     key = max(known, key=len)

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-from smolvla_core.config import TrialConfig, dotted_keys, set_dotted
+from smolvla_core.config import TrialConfig, dotted_keys, set_dotted, weight_keys
 from tune.parameters import CategoricalParam, FloatParam, IntParam, Scalar
 from tune.spec import SearchSpec
 
@@ -87,13 +87,15 @@ class Space:
 
     def is_reachable(self, key: str) -> bool:
         """Whether ``key`` is active at some point of the space."""
-        needed = self._needed_by(key)
-        part = Space({name: self.distributions[name] for name in needed}, self.conditions, self.fixed)
-        return any(key in corner for corner in part.corners())
+        return any(key in corner for corner in self.of(key).corners())
 
-    def _needed_by(self, key: str) -> list[str]:
-        """The key and those that its condition depends on, in order."""
-        found = {key}
+    def of(self, *keys: str) -> "Space":
+        """The part of the space that decides about some keys."""
+        return Space({name: self.distributions[name] for name in self._needed_by(keys)}, self.conditions, self.fixed)
+
+    def _needed_by(self, keys: Iterable[str]) -> list[str]:
+        """The keys and those that their conditions depend on, in order."""
+        found = set(keys)
         for name in reversed(list(self.distributions)):  # a condition refers to earlier keys only
             if name in found:
                 found |= self.conditions.get(name, {}).keys()
@@ -130,21 +132,50 @@ def to_distribution(param: FloatParam | IntParam | CategoricalParam) -> BaseDist
 
 
 def to_trial_config(spec: SearchSpec, params: Mapping[str, Any]) -> TrialConfig:
-    """The whole configuration of a trial; it reports at every rung.
+    """The whole configuration of a trial.
 
     Raises:
         ConfigError: the values do not go together.
     """
-    return TrialConfig.from_dict(set_dotted(spec.trial, {**params, "eval.at": list(spec.rungs[:-1])}))
+    return TrialConfig.from_dict(set_dotted(spec.trial, {**params, **shared_values(spec)}))
+
+
+def shared_values(spec: SearchSpec) -> dict[str, Any]:
+    """What the space gives to all trials alike: they report at every rung, and are scored at the
+    time stamps that all its frame strides have.
+    """
+    base = base_values(spec)
+    scored = base["eval.frame_stride"] or math.lcm(*map(int, every_value(spec, "data.frame_stride")))
+    return {"eval.at": list(spec.rungs[:-1]), "eval.frame_stride": scored}
+
+
+def every_value(spec: SearchSpec, key: str) -> list[Any]:
+    """All values of a key in the space, where it is a choice or a whole number; its one value if it is not searched."""
+    param = spec.search.get(key)
+    if param is None:
+        return [base_values(spec)[key]]
+    if isinstance(param, IntParam):
+        return list(range(param.low, param.high + 1, param.step))
+    return ends(to_distribution(param))
+
+
+def known_keys(spec: SearchSpec) -> dict[str, Any]:
+    """Every key that a condition or a search can name: the leaves of ``TrialConfig``, and the datasets' weights."""
+    data = spec.trial.get("data")
+    datasets = data.get("train") if isinstance(data, Mapping) else None
+    return dotted_keys() | weight_keys(len(datasets) if isinstance(datasets, list | tuple) else 0)
 
 
 def base_values(spec: SearchSpec) -> dict[str, Any]:
     """What every key of ``TrialConfig`` is where it is not searched: the fixed value, else the default."""
     values: dict[str, Any] = {}
-    for key, info in dotted_keys().items():
+    for key, info in known_keys(spec).items():
         node: Any = spec.trial
         for part in key.split("."):
-            node = node.get(part, _ABSENT) if isinstance(node, Mapping) else _ABSENT
+            if isinstance(node, list | tuple) and part.isdecimal():
+                node = node[int(part)]
+            else:
+                node = node.get(part, _ABSENT) if isinstance(node, Mapping) else _ABSENT
         values[key] = info.get_default(call_default_factory=True) if node is _ABSENT else node
     return values
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from smolvla_core.config import TrialConfig, dotted_keys, explain, set_dotted, suggest
 from tune.parameters import CategoricalParam, FloatParam
 from tune.source import Path_, SpecError
-from tune.space import Space, base_values, complete, contains, describe, sorted_by_condition
+from tune.space import Space, base_values, complete, contains, describe, known_keys, sorted_by_condition
 from tune.spec import SearchSpec, is_folder
 from tune.spec_errors import error_of, most_telling
 
@@ -24,9 +24,13 @@ _SHARED = {
 }
 
 
+_PER_TRIAL = re.compile(r"data\.frame_stride|data\.train\.\d+\.weight")
+"""Keys of those sections that may differ between trials all the same."""
+
+
 def check_keys(spec: SearchSpec) -> None:
     """Every searched key exists and may differ between trials."""
-    known = dotted_keys()
+    known = known_keys(spec)
     for key, param in spec.search.items():
         place = ("search", key)
         if key not in known:
@@ -34,7 +38,7 @@ def check_keys(spec: SearchSpec) -> None:
             hint = f"; it is a section, name a key in it, e.g. '{sections[0]}'" if sections else suggest(key, known)
             raise SpecError(place, f"unknown key{hint if len(hint) < 200 else '; see smolvla_core/config.py'}")
         section = key.partition(".")[0]
-        if section in _SHARED:
+        if section in _SHARED and not _PER_TRIAL.fullmatch(key):
             raise SpecError(
                 place, f"cannot be searched: {_SHARED[section]} is the same for all trials; set it under 'trial'"
             )
@@ -54,7 +58,7 @@ def check_keys(spec: SearchSpec) -> None:
 
 def check_conditions(spec: SearchSpec) -> None:
     """Conditions name keys of ``TrialConfig``, and none depends on itself."""
-    known = dotted_keys()
+    known = known_keys(spec)
     for key, param in spec.search.items():
         for name in param.when:
             if name not in known:
@@ -102,7 +106,7 @@ def check_warm_starts(spec: SearchSpec, space: Space) -> None:
         for key, value in point.items():
             place = ("warm_start", name, key)
             if key not in spec.search:
-                near = suggest(key, spec.search) if key not in dotted_keys() else ""
+                near = suggest(key, spec.search) if key not in known_keys(spec) else ""
                 raise SpecError(place, f"is not searched{near}; remove it here, or add it to 'search'")
             if not contains(space.distributions[key], value):
                 raise SpecError(place, f"got {value!r}; it must be {_inside(space, key)}")

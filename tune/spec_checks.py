@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from smolvla_core.config import TrialConfig
 from tune.parameters import CategoricalParam
 from tune.source import Path_, SpecError
-from tune.space import Space, base_values, make_space
+from tune.space import Space, base_values, make_space, shared_values
 from tune.space_checks import check_conditions, check_corners, check_keys, check_reachable, check_warm_starts
 from tune.spec import SearchSpec, is_uri
 from tune.spec_errors import explained_trial, most_telling
@@ -45,16 +45,23 @@ def check(spec: SearchSpec) -> None:
 
 
 def check_data(spec: SearchSpec) -> dict[str, Any]:
-    """The dataset is there, and the objective's horizon fits the shortest chunk of the space.
+    """The datasets are there, and the objective's horizon fits the shortest chunk of the space.
 
     Returns:
-        the dataset's ``meta/info.json``; empty for one on the hub.
+        the main dataset's ``meta/info.json``; empty for one on the hub.
 
     Raises:
         SpecError: at the first mistake.
     """
-    source = dict(spec.trial["data"]["train"][0])
-    place: Path_ = ("trial", "data", "train", 0, "root")
+    info, *_ = (_read_info(number, source) for number, source in enumerate(spec.trial["data"]["train"]))
+    if info:
+        _horizon(spec, float(info["fps"]))
+    return info
+
+
+def _read_info(number: int, source: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset's ``meta/info.json``; empty for one on the hub."""
+    place: Path_ = ("trial", "data", "train", number, "root")
     if source.get("root") is None:
         return {}
     root = Path(source["root"])
@@ -67,7 +74,6 @@ def check_data(spec: SearchSpec) -> dict[str, Any]:
         raise SpecError(place, f"{root}: has no readable {INFO}; give the folder of a LeRobot dataset") from None
     if not fps > 0:
         raise SpecError(place, f"{root / INFO}: fps is {fps:g}; it must be above 0, correct it")
-    _horizon(spec, fps)
     return info
 
 
@@ -140,18 +146,25 @@ def _remote(spec: SearchSpec) -> None:
 
 
 def _horizon(spec: SearchSpec, fps: float) -> None:
-    steps = round(float(base_values(spec)["eval.horizon_s"]) * fps)
-    shortest = int(min(_values(spec, make_space(spec), "policy.chunk_size")))
-    if 1 <= steps <= shortest:
+    """The horizon holds a scored step, and lies within every chunk of the space."""
+    base, space = base_values(spec), make_space(spec)
+    steps, scored = round(float(base["eval.horizon_s"]) * fps), int(shared_values(spec)["eval.frame_stride"])
+    both = ("policy.chunk_size", "data.frame_stride")
+    points = (base | corner for corner in space.of(*(key for key in both if key in spec.search)).corners())
+    chunk, stride = min(((point[both[0]], point[both[1]]) for point in points), key=lambda pair: pair[0] * pair[1])
+    reach = int(chunk * stride)
+    if scored <= steps <= reach:
         return
     place: Path_ = ("trial", "eval", "horizon_s")
     if "horizon_s" not in (spec.trial.get("eval") or {}):
-        searched = "policy.chunk_size" in spec.search
-        place = ("search", "policy.chunk_size") if searched else ("trial", "policy", "chunk_size")
+        searched = both[0] in spec.search
+        place = ("search", both[0]) if searched else ("trial", "policy", "chunk_size")
+    least = "1 step" if scored == 1 else f"{scored} steps, the first that all frame strides of the space have,"
+    held = "" if stride == 1 else f" with data.frame_stride {stride}"
     raise SpecError(
         place,
-        f"a horizon of {base_values(spec)['eval.horizon_s']:g} s is {steps} steps at {fps:g} Hz; it must lie between "
-        f"1 step and the shortest policy.chunk_size ({shortest}); set eval.horizon_s to at most {shortest / fps:.3g}",
+        f"a horizon of {base['eval.horizon_s']:g} s, {steps} steps at {fps:g} Hz; it must lie between {least} and "
+        f"the shortest policy.chunk_size ({chunk}{held}); set eval.horizon_s to at most {reach / fps:.3g}",
     )
 
 

@@ -21,7 +21,7 @@ from tune.records import Records, TrialRecord
 from tune.report import write_results
 from tune.run_folder import write_specification
 from tune.searcher import RungSearch
-from tune.space import make_space, to_trial_config, warm_starts
+from tune.space import make_space, shared_values, to_trial_config, warm_starts
 from tune.spec import SearchSpec
 from tune.summary import Summary, summarize
 from tune.tracking import Tracker, make_tracker
@@ -114,7 +114,7 @@ class Study:
             ray_tune.with_resources(
                 reporting_failures(self.trainable), {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
             ),
-            param_space={**spec.trial, "eval.at": list(spec.rungs[:-1])},
+            param_space={**spec.trial, **shared_values(spec)},
             tune_config=ray_tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,

@@ -42,13 +42,16 @@ class Batch:
     """(B, T, D) standard normal."""
     time: Tensor
     """(B,) in (0, 1]; 1 is pure noise."""
+    dataset: int = 0
+    """Number of the dataset that all its frames are of."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def slice(self, start: int, stop: int) -> Self:
         """The samples ``start .. stop`` of the batch."""
-        parts = {f.name: getattr(self, f.name)[start:stop] for f in fields(self) if f.name != "images"}
+        per_frame = (f.name for f in fields(self) if f.name not in ("images", "dataset"))
+        parts = {name: getattr(self, name)[start:stop] for name in per_frame}
         return replace(self, images=tuple(image[start:stop] for image in self.images), **parts)
 
 
@@ -61,6 +64,8 @@ class BatchMaker:
         chunk_size: action steps, T.
         action_dims: the policy's padded action dims, D.
         augmentations: of training frames, in their order.
+        stride: recorded frames from an action of the chunk to the next.
+        number: of the dataset, among those that are trained on.
     """
 
     def __init__(
@@ -70,17 +75,20 @@ class BatchMaker:
         chunk_size: int,
         action_dims: int,
         augmentations: tuple[Augmentation, ...] = (),
+        stride: int = 1,
+        number: int = 0,
     ):
         self.dataset, self.interface = dataset, interface
+        self.stride, self.number = stride, number
         self.chunk_size, self.action_dims = chunk_size, action_dims
         self.augmentations = augmentations
         self.cameras = [Camera(dataset, view.dataset_key) for view in interface.cameras]
 
     def training(self, stream: SampleStream, first: int, count: int) -> Batch:
-        """Samples ``first .. first + count`` of a stream, augmented."""
-        samples = np.arange(first, first + count, dtype=np.int64)
-        frames = self._recorded(stream.rows(first, count), samples)
-        noise, time = stream.flow(first, count, self.chunk_size, self.action_dims)
+        """Those of the samples ``first .. first + count`` that are of this dataset, augmented."""
+        samples = stream.samples(first, count)
+        frames = self._recorded(stream.rows_at(samples), samples)
+        noise, time = stream.flow_at(samples, self.chunk_size, self.action_dims, self.stride)
         return self._assemble(augment(frames, self.augmentations), noise, time)
 
     def validation(self, rows: NDArray[np.int64], noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:
@@ -99,17 +107,19 @@ class BatchMaker:
 
     def _assemble(self, frames: RawFrames, noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:
         rows = frames.rows
-        step_rows, is_pad = self.dataset.chunk_rows(rows, self.chunk_size)
+        step_rows, is_pad = self.dataset.chunk_rows(rows, self.chunk_size, self.stride)
+        action = self.dataset.chunk_actions(rows, self.chunk_size, self.stride)
         return Batch(
             rows=torch.from_numpy(rows),
             step_rows=torch.from_numpy(step_rows),
             tasks=tuple(self.dataset.task[episode] for episode in self.dataset.episode[rows]),
             images=frames.images,
             state=torch.from_numpy(self.interface.see(frames.state, frames.task_info)),
-            action=torch.from_numpy(self.dataset.action[step_rows]),
+            action=torch.from_numpy(action),
             is_pad=torch.from_numpy(is_pad),
             noise=torch.from_numpy(noise),
             time=torch.from_numpy(time),
+            dataset=self.number,
         )
 
 

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from smolvla_core.config import DataConfig, DatasetSource
 from smolvla_core.data.legacy import converted, is_legacy
 from smolvla_core.errors import DataError
+from smolvla_core.r1pro import ACTION_WIDTH, BASE_VELOCITY
+from smolvla_core.state import release_of
 
 STATE = "observation.state"
 ACTION = "action"
@@ -120,24 +122,50 @@ class Dataset:
         parts = [np.arange(self.starts[e], self.starts[e] + self.lengths[e]) for e in episodes]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
-    def chunk_rows(self, rows: NDArray[np.int64], steps: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The next ``steps`` rows from each row, and which of them lie past the episode's end.
+    @property
+    def averaged_dims(self) -> tuple[int, ...]:
+        """Action dims that are velocities, so that one action in place of several is their mean."""
+        known = release_of(self.state.shape[1], self.robot_type) and self.action.shape[1] == ACTION_WIDTH
+        return BASE_VELOCITY if known else ()
+
+    def chunk_rows(
+        self, rows: NDArray[np.int64], steps: int, stride: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Every ``stride``-th row from each row on, and which of them lie past the episode's end.
 
         Returns:
             rows (B, T), the episode's last row repeated past its end; is_pad (B, T).
         """
-        offsets = rows[:, None] + np.arange(steps)[None, :]
+        offsets = rows[:, None] + stride * np.arange(steps)[None, :]
         last = (self.starts + self.lengths - 1)[self.episode[rows]][:, None]
         return np.minimum(offsets, last), offsets > last
 
+    def chunk_actions(self, rows: NDArray[np.int64], steps: int, stride: int = 1) -> NDArray[np.float32]:
+        """The actions (B, T, A) from each row on, each of which stands for ``stride`` recorded ones.
 
-def open_dataset(config: DataConfig) -> Dataset:
-    """Open the main dataset of a configuration, once per process.
+        It is the first of them, the position to be at; of a velocity it is the mean over those within
+        the episode, so that the robot gets as far. Past the episode's end its last action is repeated.
+        """
+        actions = self.action[self.chunk_rows(rows, steps, stride)[0]]
+        averaged = list(self.averaged_dims)
+        if stride > 1 and averaged:
+            every, beyond = self.chunk_rows(rows, steps * stride)
+            counted = np.where(beyond[:, :, None], 0.0, self.action[every][:, :, averaged])
+            within = (~beyond).reshape(len(rows), steps, stride).sum(axis=2)
+            mean = counted.reshape(len(rows), steps, stride, -1).sum(axis=2) / np.maximum(within, 1)[:, :, None]
+            actions[:, :, averaged] = np.where(within[:, :, None] > 0, mean, actions[:, :, averaged])
+        return actions
+
+
+def open_dataset(config: DataConfig, number: int = 0) -> Dataset:
+    """Open a dataset of a configuration, the main one by default, once per process.
 
     Raises:
         DataError: missing or damaged files, no state or action, a value that is not finite.
     """
-    return _open(config.train[0], config.cache_dir)
+    # trials that differ in how a dataset is used share what was read of it
+    as_read = config.train[number].model_copy(update={"weight": 1.0, "cameras": None})
+    return _open(as_read, config.cache_dir)
 
 
 @lru_cache(maxsize=4)
@@ -234,15 +262,22 @@ def split_episodes(config: DataConfig, total: int) -> Split:
 
 
 def fingerprint(config: DataConfig) -> dict[str, Any]:
-    """What identifies the data of a run: name, folder, size, and a digest of its metadata."""
-    dataset = open_dataset(config)
+    """What identifies the data of a run: name, folder, size, and a digest of its metadata.
+
+    It is that of the main dataset; under ``others`` stand those that are trained beside it.
+    """
+    main, *others = (_identity(config, number) for number in range(len(config.train)))
+    return {**main, "others": others} if others else main
+
+
+def _identity(config: DataConfig, number: int) -> dict[str, Any]:
+    dataset, source = open_dataset(config, number), config.train[number]
     digest = hashlib.sha256()
     for file in sorted((dataset.root / "meta").rglob("*")):
         if file.is_file():
             digest.update(file.relative_to(dataset.root).as_posix().encode())
             digest.update(file.read_bytes())
     digest.update(dataset.action.tobytes())
-    source = config.train[0]
     return {
         "name": source.repo_id or Path(str(source.root)).name,
         "root": str(dataset.root),

@@ -95,7 +95,7 @@ def dataset_input(dataset: Mapping[str, Any]) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     root = mask(str(dataset.get("root") or dataset.get("repo_id") or ""))
-    profile = {key: value for key, value in dataset.items() if key not in ("name", "root", "schema")}
+    profile = {key: value for key, value in dataset.items() if key not in ("name", "root", "schema", "others")}
     entity = Dataset(
         name=str(dataset.get("name") or Path(root).name or "dataset")[:500],
         digest=str(dataset.get("digest") or "unknown")[:DIGEST_LENGTH],

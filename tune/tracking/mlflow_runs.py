@@ -119,9 +119,10 @@ class StudyRuns:
             self._client.log_batch(run_id, params=portion)
 
     def log_dataset(self, run_id: str, dataset: Mapping[str, Any]) -> None:
-        """Store the dataset's fingerprint as the run's input."""
+        """Store the fingerprint of each dataset as an input of the run."""
         if run_id not in self._adopted:
-            self._client.log_inputs(run_id, datasets=[entities.dataset_input(dataset)])
+            every = (dataset, *dataset.get("others", ()))
+            self._client.log_inputs(run_id, datasets=[entities.dataset_input(each) for each in every])
 
     def log_metrics(self, number: int, points: Sequence["Metric"]) -> None:
         """Store the points that the store lacks, in one call (a thousand points a call)."""
