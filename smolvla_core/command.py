@@ -1,13 +1,24 @@
 """How the package's command-line programs answer mistakes: one line on stderr, and an exit code."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from smolvla_core.errors import UserError
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
+
+
+def python_command() -> str:
+    """What a user types to get this Python: ``python`` in an active environment, else the way to it."""
+    found = shutil.which("python")
+    if found is not None and Path(found).absolute() == Path(sys.executable).absolute():
+        return "python"
+    here = Path(sys.executable).absolute()
+    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
 
 
 class Parser(argparse.ArgumentParser):

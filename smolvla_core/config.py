@@ -582,6 +582,8 @@ def load_config(path: str | Path, assignments: Iterable[str] = ()) -> TrialConfi
     values = load_yaml(path.read_text(encoding="utf-8"), where=str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
+    if "search" in values and "trial" in values:
+        raise ConfigError(f"{path}: is a search, not a trial; run: python -m tune.run {path}")
     overridden = set_dotted(values, parse_assignments(assignments))
     try:
         return TrialConfig.from_dict(expand_environment(overridden))

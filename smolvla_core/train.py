@@ -81,7 +81,7 @@ def train(
 def _loop(config: TrialConfig, trial: Trial, report: Report, stop: Callable[[], bool]) -> TrainResult:
     learner, budget = trial.learner, config.optim.samples
     meter = _Meter(learner.samples_seen)
-    evaluations = [at for at in (*config.eval.at, budget) if at > learner.samples_seen]
+    evaluations = sorted({at for at in (*config.eval.at, budget) if learner.samples_seen < at <= budget})
     metrics: dict[str, float] = {}
     stopped = False
     while learner.samples_seen < budget and not stopped:
@@ -206,13 +206,15 @@ def _printed_on(console: Console) -> Iterator[None]:
     handler = RichHandler(
         console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter()
     )
-    level = _LOG.level
+    level, propagates = _LOG.level, _LOG.propagate
     _LOG.addHandler(handler)
     _LOG.setLevel(logging.INFO)
+    _LOG.propagate = False  # a root handler that a library installed would print it again
     try:
         yield
     finally:
         _LOG.setLevel(level)
+        _LOG.propagate = propagates
         _LOG.removeHandler(handler)
 
 

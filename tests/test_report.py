@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from smolvla_core.command import python_command
 from smolvla_core.config import load_config
 from tune.records import Outcome, Records, Result, TrialRecord
 from tune.report import closing_lines, trial_table, write_results
@@ -157,6 +158,9 @@ def test_the_best_trials_last_state_becomes_the_policy(tmp_path, trial_config):
     assert json.loads((tmp_path / "summary.json").read_text())["checkpoint"] == str(tmp_path / "best")
 
 
+PYTHON = python_command()
+
+
 def test_the_last_words_of_a_study():
     lines = closing_lines(
         make_summary(checkpoint="runs/eggs/best", config="runs/eggs/best.yaml"),
@@ -164,7 +168,7 @@ def test_the_last_words_of_a_study():
     )
     assert (
         "\n".join(lines)
-        == """
+        == f"""
 eggs: 3 completed, 5 stopped early; 1,856 samples in 86 s
 
 Best trial      4
@@ -174,7 +178,7 @@ Best trial      4
   improvement   25.0% better than seed_baseline (0.8)
 MLflow          python -m mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
 Checkpoint      runs/eggs/best
-Train it again  python -m smolvla_core.train runs/eggs/best.yaml"""
+Train it again  {PYTHON} -m smolvla_core.train runs/eggs/best.yaml"""
     )
 
 
@@ -194,7 +198,7 @@ BASE = Scored(0, "seed_baseline", 0.8, 300, {})
         ({"trials": {}, "best": None, "samples": 0}, "eggs: no trials; 0 samples in 86 s"),
         ({"samples": 1}, "1 sample in 86 s"),
         ({"best": None}, "No trial has reported a score, so there is no best one."),
-        ({"config": "/my runs/best.yaml"}, "python -m smolvla_core.train '/my runs/best.yaml'"),
+        ({"config": "/my runs/best.yaml"}, f"{PYTHON} -m smolvla_core.train '/my runs/best.yaml'"),
         ({"trials": {"interrupted": 2}}, "eggs: 2 interrupted;"),
     ],
 )

@@ -326,6 +326,12 @@ MISTAKES = {
         31,
         "got 'val/critical_mse'; no such metric; did you mean",
     ),
+    "a maximised error": (
+        31,
+        "objective: {mode: max}",
+        31,
+        "objective.mode: got 'max'; every metric is an error, of which less is better; set min",
+    ),
     "unknown mode": (
         31,
         "objective: {mode: minimise}",
@@ -419,7 +425,7 @@ def test_no_search_at_all(tmp_path, content, fragment):
 def test_no_file(tmp_path):
     with pytest.raises(ConfigError, match=r"no.yaml: no such file \(looked in .*\); give the path of a search's YAML"):
         load_spec(tmp_path / "no.yaml")
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="is a folder"):
         load_spec(tmp_path)
 
 

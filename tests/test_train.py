@@ -128,3 +128,13 @@ def test_bad_input_is_refused_before_training(generic_root, cache_dir, values, e
     with pytest.raises(error, match=message) as caught:
         train(tiny_trial(generic_root, cache_dir, **values))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("budget", "scored_at"), [(8, [8]), (16, [12, 16])])
+def test_a_budget_below_the_recorded_rungs_is_evaluated_at_its_end(trial_config, budget, scored_at):
+    """The best trial's YAML carries its study's rungs; ``--set optim.samples`` may make it shorter than they are."""
+    config = trial_config.with_values({"optim.samples": budget, "eval.at": [12, 24]})
+    reports = []
+    result = train(config, lambda metrics, save: reports.append((metrics["samples_seen"], "val/flow_loss" in metrics)))
+    assert [samples for samples, scored in reports if scored] == scored_at
+    assert result.metrics["samples_seen"] == result.samples_seen == budget

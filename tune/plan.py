@@ -176,7 +176,7 @@ def _rung_lines(spec: SearchSpec) -> Iterator[str]:
     width = len(f"{rungs[-1].samples:,}")
     yield f"Rungs: trials are compared at each, and about 1 in {spec.asha.reduction_factor:g} goes on (ASHA)"
     for rung in rungs:
-        about = "reached by all" if rung.trials == trials else f"reached by about {rung.trials:.1f}"
+        about = "reached by all" if rung.trials == trials else f"reached by about {round(rung.trials)} of {trials}"
         yield f"  {rung.samples:>{width},} samples   {about}"
     total = expected_samples(spec)
     yield (

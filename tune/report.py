@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from ray import tune as ray_tune
 
+from smolvla_core.command import python_command
 from smolvla_core.config import TrialConfig
 from tune.console import counted, duration, format_value
 from tune.records import Records, TrialRecord
@@ -120,7 +121,7 @@ def closing_lines(summary: Summary, mlflow_command: str | None) -> list[str]:
     if summary.checkpoint:
         lines.append(f"Checkpoint      {summary.checkpoint}")
     if summary.config:
-        lines.append(f"Train it again  python -m smolvla_core.train {shlex.quote(summary.config)}")
+        lines.append(f"Train it again  {python_command()} -m smolvla_core.train {shlex.quote(summary.config)}")
     return lines
 
 

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # `ray submit` runs this file itself, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from smolvla_core.command import FAILED, OK, Parser, answer
+from smolvla_core.command import FAILED, OK, Parser, answer, python_command
 from smolvla_core.errors import ConfigError
 from tune.source import Source
 from tune.spec import SearchSpec, load_spec
 
 if TYPE_CHECKING:
     from tune.preflight import Facts
+
+
+_CHECKING = "Checking the data and every branch of the space ..."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,6 +71,7 @@ def _plan(spec: SearchSpec, source: Source, options: argparse.Namespace, folder:
     from tune.plan import plan_lines
     from tune.preflight import preflight
 
+    _print([_CHECKING, ""])
     facts = preflight(spec, source)
     _print([*plan_lines(spec, facts, _shown(folder)), ""])
     if options.probe:
@@ -77,6 +81,7 @@ def _plan(spec: SearchSpec, source: Source, options: argparse.Namespace, folder:
 
 def _resume(options: argparse.Namespace) -> int:
     """Go on with a study: its missing trials, and those of ``--extend``."""
+    from tune import driver
     from tune.preflight import preflight
     from tune.run_folder import GIVEN, find_folder, refuse_other_data, resumed_spec
 
@@ -88,7 +93,9 @@ def _resume(options: argparse.Namespace) -> int:
     else:
         raise ConfigError("--resume: give the study's YAML, or its folder after --resume")
     spec = resumed_spec(folder, given, options.extend)
+    driver.hold(folder)  # before the checks, which take a while: another process may drive it
     text = source.text if source else (folder / GIVEN).read_text(encoding="utf-8")
+    _print([_CHECKING])
     facts = preflight(spec, source)
     refuse_other_data(folder, facts.dataset)
     _print([f"Continuing {_shown(folder)}", ""])
@@ -103,7 +110,7 @@ def _run(spec: SearchSpec, folder: Path, yaml_text: str, dataset: Mapping[str, A
     summary = Study(spec, folder, yaml_text, dataset).run(resume)
     _print(closing_lines(summary, viewing_command(spec.tracking.uri, folder, spec.tracking.enabled)))
     if summary.state != "complete":
-        _print([f"Continue with  python -m tune.run --resume {_shown(folder)}"])
+        _print([f"Continue with  {python_command()} -m tune.run --resume {_shown(folder)}"])
     return OK if summary.state == "complete" and summary.best is not None else FAILED
 
 

@@ -56,6 +56,13 @@ class Objective(Section):
             raise ValueError(f"no such metric{suggest(metric, METRICS)}")
         return metric
 
+    @field_validator("mode")
+    @classmethod
+    def _less_is_better(cls, mode: str) -> str:
+        if mode == "max":
+            raise ValueError("every metric is an error, of which less is better; set min")
+        return mode
+
 
 class Budget(Section):
     """When the search ends: after so many trials, or so many hours of searching."""
@@ -184,6 +191,8 @@ def load_spec(path: str | Path, assignments: Iterable[str] = ()) -> tuple[Search
         ConfigError: one line that begins with the file and the line of the mistake.
     """
     file = Path(path)
+    if file.is_dir():
+        raise ConfigError(f"{path}: is a folder; give the path of a search's YAML in it")
     if not file.is_file():
         raise ConfigError(
             f"{path}: no such file (looked in {file.absolute().parent}); give the path of a search's YAML"

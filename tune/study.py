@@ -63,6 +63,7 @@ class Study:
             StudyBusyError: another living process runs it.
             ConfigError: Ray has not the resources that a trial asks for.
         """
+        self.say("Starting Ray; the first trials load torch and the policy before they report ...")
         with ray_session():
             limit = concurrency(self.spec.resources, self.spec.max_concurrent)
             driver.hold(self.run_dir)

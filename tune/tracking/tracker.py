@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from smolvla_core.command import python_command
 from tune.tracking.mlflow_store import TrackingError, connect, first_line, mask, resolve_uri, sqlite_file
 
 Outcome = Literal["complete", "pruned", "failed", "interrupted"]
@@ -105,7 +106,7 @@ def viewing_command(uri: str | None, run_dir: Path, enabled: bool = True) -> str
     uri = resolve_uri(uri, run_dir)
     if uri.startswith(("http://", "https://")):
         return mask(uri)
-    return f"python -m mlflow ui --backend-store-uri {mask(uri)}"
+    return f"{python_command()} -m mlflow ui --backend-store-uri {mask(uri)}"
 
 
 def reconcile(uri: str | None, experiment: str | None, storage: Path) -> int:
