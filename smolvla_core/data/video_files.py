@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import av
+import av.logging
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -77,7 +78,7 @@ def inspect_video(path: Path) -> VideoFacts:
     if not path.is_file():
         raise DataError(f"{path}: the video is missing; download it")
     try:
-        with av.open(str(path), metadata_errors="ignore") as source:
+        with _opened(path) as source:
             if not source.streams.video:
                 raise DataError(f"{path}: holds no video stream; download it again")
             stream = source.streams.video[0]
@@ -105,7 +106,7 @@ def frames_at(path: Path, seconds: Sequence[float], tolerance: float) -> list[ND
     """
     pictures = []
     try:
-        with av.open(str(path), metadata_errors="ignore") as source:
+        with _opened(path) as source:
             stream = source.streams.video[0]
             base = float(stream.time_base or 0)
             for second in seconds:
@@ -121,6 +122,11 @@ def frames_at(path: Path, seconds: Sequence[float], tolerance: float) -> list[ND
     except (FFmpegError, OSError, IndexError) as error:
         raise DataError(f"{path}: a picture cannot be decoded ({_reason(error)}); download it again") from None
     return pictures
+
+
+def _opened(path: Path) -> InputContainer:
+    av.logging.set_level(None)  # lerobot's reader leaves FFmpeg talking to stderr
+    return av.open(str(path), metadata_errors="ignore")
 
 
 def _first_from(source: InputContainer, second: float, tolerance: float) -> NDArray[np.uint8] | None:
