@@ -21,23 +21,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from smolvla_core.command import OK, answer
 from smolvla_core.config import TrialConfig
+from smolvla_core.data.dataset import TASK_INFO
 from smolvla_core.errors import DataError, UserError
+from smolvla_core.features import feature_to_dict
 from smolvla_core.interface import Interface
 from smolvla_core.learner import Learner
+from smolvla_core.lerobot_step import AppendFeaturesStep
 from smolvla_core.policy import (
     input_features,
     local_vlm,
     make_processors,
     point_at_vlm,
     raw_stats,
-    widened,
 )
+from smolvla_core.state_proj import folded, rounded_up
 
 STATE_FILE = "trial.json"
 TENSORS_FILE = "trial.safetensors"
 CARD_FILE = "smolvla_core.json"
-STATE_PROJ = "model.state_proj.weight"
+STATE_PROJ = "model.state_proj"
 VLM_FOLDER = "vlm"
 _PACKAGES = ("lerobot", "torch", "transformers")
 
@@ -110,9 +114,11 @@ def read_state(folder: Path) -> dict[str, Any]:
 def export_policy(state_folder: Path, out: Path) -> None:
     """Write a trial's state as a complete LeRobot policy.
 
-    Stock lerobot loads the result from the dataset's *raw* observation: the state projection gets
-    a zero column for each raw dim that the policy does not see, and the normaliser mean 0 and
-    deviation 1 there. A local VLM's configuration and tokenizer are copied into the folder.
+    The result takes the dataset's *raw* observation: the state projection is folded over the raw dims
+    (``state_proj.folded``), and the normaliser gets mean 0 and deviation 1 where the policy does not
+    look. Stock lerobot loads it as it is, unless the policy has engineered features: those are not
+    linear in the raw state, so its pre-processor then begins with a step of ``smolvla_core``, which
+    must be installed. A local VLM's configuration and tokenizer are copied into the folder.
 
     Args:
         state_folder: what :func:`save_state` wrote.
@@ -131,15 +137,19 @@ def export_policy(state_folder: Path, out: Path) -> None:
     learner.swap_ema()
 
     policy, exported = learner.policy, copy.deepcopy(learner.policy.config)
-    selection = interface.selection
+    raw_width = interface.selection.raw_width
     weights = dict(policy.state_dict())
-    if not selection.keeps_everything or selection.raw_width > exported.max_state_dim:
-        exported.max_state_dim = max(exported.max_state_dim, selection.raw_width)
-        wide = widened(policy.model.state_proj, exported.max_state_dim, selection.indices)
-        weights[STATE_PROJ] = wide.weight.detach()
-    exported.input_features = input_features(interface, selection.raw_width)
+    if not interface.selection.keeps_everything:
+        needed = raw_width + interface.state_width - interface.selection.width
+        exported.max_state_dim = max(exported.max_state_dim, rounded_up(needed))
+        projection = folded(policy.model.state_proj, interface, exported.max_state_dim)
+        weights |= {f"{STATE_PROJ}.{name}": value.detach() for name, value in projection.named_parameters()}
+    exported.input_features = input_features(interface, raw_width)
     exported.push_to_hub = False
     processors = make_processors(exported, interface, raw_stats(interface))
+    if interface.features:
+        step = AppendFeaturesStep([feature_to_dict(feature) for feature in interface.features])
+        processors.pre.steps = [step, *processors.pre.steps]
 
     staging = _staging(out)
     if (vlm := local_vlm(exported)) is not None:
@@ -178,13 +188,17 @@ def relocate(folder: Path) -> None:
 
 def _card(document: Mapping[str, Any], config: TrialConfig, interface: Interface) -> dict[str, Any]:
     return {
-        "control_hz": interface.fps,
+        "control_hz": interface.fps / config.data.frame_stride,
+        "action_s": config.data.frame_stride / interface.fps,
         "n_action_steps": config.policy.action_steps,
         "chunk_size": config.policy.chunk_size,
         "robot_type": interface.robot_type,
         "instructions": list(interface.instructions),
         "cameras": {view.dataset_key: view.policy_key for view in interface.cameras},
         "state_indices": list(interface.selection.indices),
+        "state_features": [feature.name for feature in interface.features],
+        "needs": ["smolvla_core"] if interface.features else [],
+        "privileged_inputs": [TASK_INFO] if any(f.reads_task_info for f in interface.features) else [],
         "raw_state_width": interface.selection.raw_width,
         "samples_seen": document["samples_seen"],
         "versions": {name: version(name) for name in _PACKAGES},
@@ -197,13 +211,25 @@ def _readme(card: Mapping[str, Any], carries_vlm: bool) -> str:
         "# SmolVLA policy",
         f"Trained on {card['samples_seen']} samples. Takes the dataset's raw observation "
         f"({card['raw_state_width']} state dims, of which it uses {len(card['state_indices'])}) and controls at "
-        f"{card['control_hz']} Hz, {card['n_action_steps']} of {card['chunk_size']} predicted actions at a time.",
+        f"{card['control_hz']:g} Hz, {card['n_action_steps']} of {card['chunk_size']} predicted actions at a time. "
+        f"Hold each action for {card['action_s']:.4g} s.",
         "```python\nfrom lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy\n"
         "from lerobot.policies.factory import make_pre_post_processors\n\n"
         'policy = SmolVLAPolicy.from_pretrained("THIS_FOLDER")\n'
         'preprocess, postprocess = make_pre_post_processors(policy.config, "THIS_FOLDER")\n'
         "action = postprocess(policy.select_action(preprocess(observation)))\n```",
     ]
+    if card["state_features"]:
+        lines.append(
+            f"It also sees {', '.join(card['state_features'])}, computed from the raw observation by a step of its "
+            "pre-processor that stock lerobot does not have: it loads only where the Python package `smolvla_core` "
+            "is installed."
+        )
+    if card["privileged_inputs"]:
+        lines.append(
+            f"It needs {', '.join(card['privileged_inputs'])} in the observation, which the challenge's standard "
+            "track does not provide."
+        )
     if carries_vlm:
         lines.append(
             "The folder carries the configuration and tokenizer of its VLM, and names them by an absolute path. "
@@ -237,7 +263,8 @@ def _publish(staging: Path, folder: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """``python -m smolvla_core.checkpoint export STATE OUT`` and ``... relocate FOLDER``."""
-    try:
+
+    def command() -> int:
         match arguments:
             case ["export", state, out]:
                 export_policy(Path(state), Path(out))
@@ -245,10 +272,9 @@ def main(arguments: list[str]) -> int:
                 relocate(Path(folder))
             case _:
                 raise UserError("usage: python -m smolvla_core.checkpoint export STATE OUT | relocate FOLDER")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return OK
+
+    return answer(command)
 
 
 if __name__ == "__main__":

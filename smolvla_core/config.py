@@ -7,7 +7,7 @@ trials with different batch sizes can be compared. Times are in seconds, distanc
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from smolvla_core.errors import ConfigError
+from smolvla_core.r1pro import PRESETS
 
 TINY = "tiny"
 REFERENCE_BATCH = 8  # the batch size at which `optim.lr` is stated; `lr_scaling` is relative to it
@@ -26,12 +27,37 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
+class TaskInfoConfig(Section):
+    """Where object poses stand in a dataset's ``observation.task_info``, which has no names of its own.
+
+    BEHAVIOR's ``meta/episodes/*.json`` lists the order as ``task_obs_keys``: an object has 1 dim
+    ``real``, then 3 dims ``pos``, in the world.
+    """
+
+    basket: tuple[int, int]
+    """First dim of the basket's position, and the one past its last: x and y, or x, y and z."""
+    frame: Literal["world", "robot"] = "world"
+    """``world``: the robot's own pose is taken from the raw state. ``robot``: as end effectors are."""
+
+    @field_validator("basket")
+    @classmethod
+    def _two_or_three_dims(cls, basket: tuple[int, int]) -> tuple[int, int]:
+        if basket[0] < 0 or basket[1] - basket[0] not in (2, 3):
+            raise ValueError("must be [first, past the last] of 2 or 3 dims, e.g. [13, 16]")
+        return basket
+
+
 class DatasetSource(Section):
     """One LeRobot dataset, on disk (``root``) or on the hub (``repo_id``)."""
 
     root: str | None = None
     repo_id: str | None = None
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, ge=0)
+    """Its share of the samples is its weight over the sum of all weights. 0: never drawn."""
+    cameras: dict[str, str] | None = None
+    """In place of ``data.cameras``, where this dataset names its cameras differently."""
+    task_info: TaskInfoConfig | None = None
+    """Where object poses stand; needed by features that use them, else not read."""
 
     @model_validator(mode="after")
     def _located(self) -> Self:
@@ -44,6 +70,10 @@ class DataConfig(Section):
     """Which frames are trained on, and which are held out. Splits are by episode."""
 
     train: tuple[DatasetSource, ...] = Field(min_length=1)
+    """The first is the main task: what is held out, scored and exported is its own. Others are
+    trained beside it, each normalised by its own statistics."""
+    frame_stride: int = Field(default=1, ge=1)
+    """Recorded frames from an action of a chunk to the next: 3 trains a policy of 10 Hz on 30 Hz data."""
     cameras: dict[str, str] = Field(default_factory=dict)
     """Policy camera name -> dataset key. Empty: the dataset's cameras in the policy's order."""
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
@@ -55,9 +85,12 @@ class DataConfig(Section):
     """Where converted v2.1 datasets go. Default: ``~/.cache/smolvla_core``."""
 
     @model_validator(mode="after")
-    def _one_main_dataset(self) -> Self:
-        if len(self.train) > 1:
-            raise ValueError(f"data.train lists {len(self.train)} datasets; exactly one is supported")
+    def _consistent(self) -> Self:
+        if self.train[0].weight == 0:
+            raise ValueError(
+                "data.train.0.weight is 0, so that the main task, which is scored and exported, would never be trained "
+                "on; set it above 0, or list the main task first"
+            )
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError(
                 f"data.val_fraction + data.test_fraction is {self.val_fraction + self.test_fraction:g}; "
@@ -65,22 +98,70 @@ class DataConfig(Section):
             )
         return self
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each dataset in the samples; they sum to 1."""
+        total = sum(source.weight for source in self.train)
+        return tuple(source.weight / total for source in self.train)
+
 
 class StateConfig(Section):
-    """Which dims of the raw proprioception the policy sees; see ``smolvla_core.state``."""
+    """Which dims of the raw proprioception the policy sees; see ``smolvla_core.state``.
 
-    preset: Literal["top32", "standard217", "all", "identity"] = "top32"
+    Lists may be written as one text with commas, so that a search can choose among several.
+    """
+
+    preset: str | None = Field(default="top32", examples=list(PRESETS))
+    """A name in ``smolvla_core.r1pro.PRESETS``. None: ``keys`` or ``indices`` are given instead."""
     keys: tuple[str, ...] = ()
     """Explicit key names in place of a preset, e.g. ``[base_qvel, trunk_qpos]``."""
     indices: tuple[int, ...] = ()
     """Explicit raw dims in place of a preset."""
+    features: tuple[Literal["contact_force", "basket_distance"], ...] = ()
+    """Engineered numbers appended to the state; see ``smolvla_core.features``."""
     track: Literal["standard", "open"] = "standard"
-    """``standard`` refuses the dims that the challenge's standard track forbids."""
+    """``standard`` refuses what the challenge's standard track forbids."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_preset_beside_a_list(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "preset" not in values and (values.get("keys") or values.get("indices")):
+            return {**values, "preset": None}
+        return values
+
+    @field_validator("keys", "features", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return () if value == "none" else tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, preset: str | None) -> str | None:
+        if preset is not None and preset not in PRESETS:
+            raise ValueError(f"no such preset{suggest(preset, PRESETS)}")
+        return preset
+
+    @field_validator("features")
+    @classmethod
+    def _each_once(cls, features: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(features)) < len(features):
+            raise ValueError("a feature is listed twice; list each once")
+        return features
 
     @model_validator(mode="after")
-    def _one_way_of_choosing(self) -> Self:
-        if self.keys and self.indices:
-            raise ValueError("state.keys and state.indices are both given; give one of them")
+    def _consistent(self) -> Self:
+        given = [f"state.{name}" for name in ("preset", "keys", "indices") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are both given; give one of them")
+        if not given:
+            raise ValueError("state.preset is None; give a preset, state.keys or state.indices")
+        if self.track == "standard" and "basket_distance" in self.features:
+            raise ValueError(
+                "state.features: basket_distance is made of object poses (observation.task_info), which the standard "
+                "track forbids; remove it, or set state.track to open"
+            )
         return self
 
 
@@ -137,7 +218,36 @@ class AugmentConfig(Section):
     """Changes to training frames, never to validation; see ``smolvla_core.augment``."""
 
     gripper_jitter_m: float = Field(default=0.0, ge=0)
-    """Half-width of the uniform jitter on end-effector positions in the raw state. 0 is off."""
+    """Half-width of the uniform jitter on end-effector positions in the raw state, in metres. 0 is off."""
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    """Half-width of the uniform jitter of a picture's brightness factor around 1. 0 is off."""
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    """As ``brightness``, for contrast."""
+    saturation: float = Field(default=0.0, ge=0, le=1)
+    """As ``brightness``, for saturation."""
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Half-width of the uniform shift of hue, in turns of the colour wheel. 0 is off."""
+    color_same_draw: bool = True
+    """Whether the cameras of a frame share a draw; else each has its own."""
+    color_views: int | None = Field(default=None, ge=1)
+    """Number of fixed jittered views of a frame, of which each sample draws one: their features can be
+    stored. None: a fresh draw each sample."""
+
+    @property
+    def color_amounts(self) -> tuple[float, float, float, float]:
+        """Brightness, contrast, saturation and hue."""
+        return (self.brightness, self.contrast, self.saturation, self.hue)
+
+    @model_validator(mode="after")
+    def _acts(self) -> Self:
+        if any(self.color_amounts):
+            return self
+        idle = "set augment.brightness, contrast, saturation or hue above 0, or leave it out"
+        if self.color_views is not None:
+            raise ValueError(f"augment.color_views is {self.color_views}, but no colour is jittered; {idle}")
+        if not self.color_same_draw:
+            raise ValueError(f"augment.color_same_draw is false, but no colour is jittered; {idle}")
+        return self
 
 
 class TinyConfig(Section):
@@ -163,7 +273,9 @@ class PolicyConfig(Section):
     num_steps: int = Field(default=10, ge=1)
     """Euler steps of the flow integration."""
     tokenizer_max_length: int = Field(default=64, ge=1)
-    max_state_dim: int = Field(default=32, ge=1)
+    max_state_dim: int | None = Field(default=None, ge=8, multiple_of=8)
+    """Columns of ``state_proj``; those that the checkpoint lacks are added as zeros. None: as many as
+    the state needs, at least the checkpoint's, a multiple of 8."""
     train_expert_only: bool = True
     freeze_vision_encoder: bool = True
     tiny: TinyConfig = TinyConfig()
@@ -260,6 +372,9 @@ class EvalConfig(Section):
     gripper_threshold: float = Field(default=0.1, gt=0, lt=1)
     """Gripper motion counts above this share of the gripper's range within the window."""
     critical_progress: float = Field(default=0.6, ge=0, lt=1)
+    frame_stride: int | None = Field(default=None, ge=1)
+    """Recorded frames from a scored time stamp to the next: a multiple of every ``data.frame_stride``
+    of the study. A search sets it; None: ``data.frame_stride``."""
     at: tuple[int, ...] = ()
     """Sample counts at which to evaluate and report, besides the end of training."""
 
@@ -275,8 +390,8 @@ class RuntimeConfig(Section):
     """Where and how it runs. Nothing here changes what is learned, but for ``seed``."""
 
     seed: int = Field(default=0, ge=0)
-    device: str = "auto"
-    """``auto``: cuda where there is one, else cpu."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``. ``auto``: cuda where there is one, else cpu."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 autocast on a GPU that has it, fp32 elsewhere."""
     threads: int | None = Field(default=None, ge=1)
@@ -299,6 +414,21 @@ class TrialConfig(Section):
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _strides_meet(self) -> Self:
+        if self.scored_stride % self.data.frame_stride:
+            raise ValueError(
+                f"eval.frame_stride is {self.scored_stride}, which is no multiple of data.frame_stride "
+                f"({self.data.frame_stride}), so that the scored time stamps would fall between the policy's; "
+                "remove it, or set it to a multiple"
+            )
+        return self
+
+    @property
+    def scored_stride(self) -> int:
+        """Recorded frames from a scored time stamp to the next."""
+        return self.eval.frame_stride or self.data.frame_stride
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -341,23 +471,40 @@ def dotted_keys(model: type[BaseModel] = TrialConfig, prefix: str = "") -> dict[
     return leaves
 
 
+def weight_keys(count: int) -> dict[str, Any]:
+    """The weights of ``count`` datasets as dotted keys, ``{"data.train.0.weight": FieldInfo, ...}``."""
+    return {f"data.train.{number}.weight": DatasetSource.model_fields["weight"] for number in range(count)}
+
+
 def set_dotted(nested: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``nested`` with each ``a.b.c`` of ``dotted`` set; missing sections are made.
 
+    An entry of a list is named by its number, from 0: ``data.train.1.weight``.
+
     Raises:
-        ConfigError: a path runs through something that is no section.
+        ConfigError: a path runs through something that is no section, or past a list's end.
     """
-    result = dict(nested)
+    result: Any = dict(nested)
     for path, value in dotted.items():
-        head, _, rest = path.partition(".")
-        if not rest:
-            result[head] = value
-            continue
-        section = result.get(head) or {}
-        if not isinstance(section, Mapping):
-            raise ConfigError(f"{path}: '{head}' is a value, not a section; remove '.{rest}'")
-        result[head] = set_dotted(section, {rest: value})
-    return result
+        result = _set_at(result, path.split("."), 0, value)
+    return dict(result)
+
+
+def _set_at(node: Any, parts: Sequence[str], depth: int, value: Any) -> Any:
+    """A copy of what stands at ``parts[:depth]``, with the value set below it."""
+    if depth == len(parts):
+        return value
+    path, part = ".".join(parts), parts[depth]
+    if isinstance(node, list | tuple):
+        if not part.isdecimal() or int(part) >= len(node):
+            raise ConfigError(f"{path}: there is no entry '{part}'; the list holds {len(node)}, from 0")
+        number = int(part)
+        return [*node[:number], _set_at(node[number], parts, depth + 1, value), *node[number + 1 :]]
+    if node and not isinstance(node, Mapping):
+        raise ConfigError(
+            f"{path}: '{parts[depth - 1]}' is a value, not a section; remove '.{'.'.join(parts[depth:])}'"
+        )
+    return {**(node or {}), part: _set_at((node or {}).get(part), parts, depth + 1, value)}
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def critical_frames(config: TrialConfig, dataset: Dataset, episodes: Sequence[in
             return CriticalFrames(rows, name)
         if rule != "auto" and rows is None:
             raise ConfigError(f"eval.critical: this dataset has nothing for the rule '{rule}'; set auto")
-    raise DataError(f"{dataset.root}: no validation frame is critical by rule '{rule}'; set eval.critical to progress")
+    way_out = "lower eval.critical_progress" if candidates[-1] == "progress" else "set it to progress"
+    raise DataError(f"eval.critical: no validation frame is critical by the rule '{rule}'; {way_out}")
 
 
 def annotated_frames(dataset: Dataset) -> NDArray[np.bool_] | None:

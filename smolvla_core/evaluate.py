@@ -10,15 +10,17 @@ from smolvla_core.config import TrialConfig
 from smolvla_core.critical import critical_frames
 from smolvla_core.data.batch import BatchMaker, to_lerobot
 from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
+from smolvla_core.errors import DataError
 from smolvla_core.learner import Learner
 from smolvla_core.objective import (
+    ScoredSteps,
     choose_frames,
     energy_scores,
     error_scale,
     evaluation_noise,
     evaluation_time,
     frame_errors,
-    horizon_steps,
+    scored_steps,
 )
 
 
@@ -34,13 +36,28 @@ class EvaluationSet:
 def evaluation_set(config: TrialConfig, dataset: Dataset, split: Split) -> EvaluationSet:
     """Fixed, seeded sub-samples of the validation episodes: critical frames, and any frames.
 
+    Frames so near the episode's end that no scored step is whole are left out.
+
     Raises:
         ConfigError, DataError: the rule for critical frames cannot be applied or finds none.
     """
     critical = critical_frames(config, dataset, split.val)
-    chosen = choose_frames(critical.rows, config.eval.frames, config.eval.seed)
-    anywhere = choose_frames(dataset.rows_of(split.val), config.eval.frames, config.eval.seed)
+    chosen, anywhere = (
+        choose_frames(_with_a_whole_step(config, dataset, rows), config.eval.frames, config.eval.seed)
+        for rows in (critical.rows, dataset.rows_of(split.val))
+    )
     return EvaluationSet(chosen, anywhere, critical.rule)
+
+
+def _with_a_whole_step(config: TrialConfig, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    step = config.scored_stride
+    left = dataset.lengths[dataset.episode[rows]] - dataset.frame[rows]
+    if not (left >= step).any():
+        raise DataError(
+            f"eval: no critical frame of a validation episode is followed by {step} frames, the step that is scored; "
+            "lower data.frame_stride or eval.frame_stride"
+        )
+    return rows[left >= step]
 
 
 def describe_objective(config: TrialConfig) -> dict[str, int | float | str]:
@@ -58,6 +75,7 @@ def describe_objective(config: TrialConfig) -> dict[str, int | float | str]:
         "frames_anywhere": len(frames.everywhere),
         "draws": config.eval.draws,
         "horizon_s": config.eval.horizon_s,
+        "scored_hz": dataset.fps / config.scored_stride,
         "train_episodes": len(split.train),
         "val_episodes": len(split.val),
         "test_episodes": len(split.test),
@@ -77,7 +95,7 @@ def evaluate(learner: Learner, maker: BatchMaker, frames: EvaluationSet) -> dict
         ConfigError: the horizon is longer than the chunk.
     """
     config, dataset = learner.config, maker.dataset
-    steps = horizon_steps(config.eval.horizon_s, dataset.fps, config.policy.chunk_size)
+    steps = scored_steps(config, dataset.fps)
     scale = error_scale(learner.interface.action.std)
     rows = np.union1d(frames.critical, frames.everywhere)
     learner.swap_ema()
@@ -87,8 +105,10 @@ def evaluate(learner: Learner, maker: BatchMaker, frames: EvaluationSet) -> dict
     finally:
         learner.policy.train()
         learner.swap_ema()
-    step_rows, is_pad = dataset.chunk_rows(rows, steps)
-    actual = dataset.action[step_rows]
+    predicted = steps.of(predicted, dataset.averaged_dims)
+    actual = dataset.chunk_actions(rows, steps.count, steps.stride)
+    # a step is left out where its last frame lies past the episode's end: what would follow is not known
+    _, is_pad = dataset.chunk_rows(rows + steps.stride - 1, steps.count, steps.stride)
     squared = frame_errors(predicted, actual, is_pad, scale)
     absolute = frame_errors(predicted, actual, is_pad, scale, order=1)
     energy = energy_scores(predicted, actual, is_pad, scale)
@@ -104,9 +124,10 @@ def evaluate(learner: Learner, maker: BatchMaker, frames: EvaluationSet) -> dict
 
 @torch.no_grad()
 def _predict(
-    learner: Learner, maker: BatchMaker, rows: NDArray[np.int64], steps: int
+    learner: Learner, maker: BatchMaker, rows: NDArray[np.int64], scored: ScoredSteps
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Predictions (F, K, steps, A) in raw units, and flow losses (F,)."""
+    """Predictions (F, K, policy steps, A) in raw units, and flow losses (F,) at the scored stamps."""
+    steps, every = scored.policy_steps, scored.per_stamp
     evaluation, draws = learner.config.eval, learner.config.eval.draws
     per_pass = max(1, evaluation.batch_size // draws)
     predictions, losses = [], []
@@ -121,8 +142,8 @@ def _predict(
             answer = learner.forward.answer(inputs, *draws_on_device)
         raw = learner.processors.post(answer.actions[:, :, :steps].float())
         predictions.append(raw.numpy())
-        valid = (~batch.is_pad[:, None, :steps]).float()
-        errors = answer.errors[:, :, :steps].float().cpu().mean(dim=3)
+        valid = (~batch.is_pad[:, None, :steps:every]).float()
+        errors = answer.errors[:, :, :steps:every].float().cpu().mean(dim=3)
         per_draw = (errors * valid).sum(dim=2) / valid.sum(dim=2)
         losses.append(per_draw.mean(dim=1).double().numpy())
     return np.concatenate(predictions), np.concatenate(losses)
@@ -134,6 +155,6 @@ def _noise_and_time(
     """Every row's draws of noise (F, K, T, D) and time (F, K)."""
     seed, draws = learner.config.eval.seed, range(learner.config.eval.draws)
     shape = (maker.chunk_size, maker.action_dims)
-    noise = [[evaluation_noise(seed, int(row), draw, *shape) for draw in draws] for row in rows]
+    noise = [[evaluation_noise(seed, int(row), draw, *shape, maker.stride) for draw in draws] for row in rows]
     time = [[evaluation_time(seed, int(row), draw) for draw in draws] for row in rows]
     return np.array(noise, dtype=np.float32), np.array(time, dtype=np.float32)

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smolvla_core.config import TrialConfig, suggest
-from smolvla_core.data.dataset import Dataset, Moments, Split
+from smolvla_core.data.dataset import Dataset, Moments
 from smolvla_core.errors import ConfigError, DataError
+from smolvla_core.features import Feature, append_features, feature_from_dict, feature_to_dict, resolve_features
 from smolvla_core.state import StateSelection, select_state
 
 IMAGE_PREFIX = "observation.images."
@@ -32,12 +34,16 @@ class CameraView:
 
 @dataclass(frozen=True)
 class Interface:
-    """A policy's inputs and outputs. R raw state dims, A action dims."""
+    """A policy's inputs and outputs. B frames, R raw state dims, S dims the policy sees, A action dims."""
 
     cameras: tuple[CameraView, ...]
     selection: StateSelection
+    features: tuple[Feature, ...]
+    """Numbers appended to the selection."""
     state: Moments
     """Of the raw state, (R,)."""
+    seen: Moments
+    """Of what the policy sees: the selection, then the features, (S,)."""
     action: Moments
     """(A,)."""
     instructions: tuple[str, ...]
@@ -46,16 +52,27 @@ class Interface:
     robot_type: str | None
 
     @property
+    def state_width(self) -> int:
+        """Number of state dims the policy sees, S."""
+        return len(self.seen.mean)
+
+    @property
     def action_width(self) -> int:
         """Number of action dims, A."""
         return len(self.action.mean)
+
+    def see(self, raw: NDArray[np.float32], task_info: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """What the policy sees (B, S) of a raw state (B, R) and object poses (B, Q), before normalisation."""
+        return see(self.selection, self.features, raw, task_info)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "cameras": [asdict(view) for view in self.cameras],
             "selection": asdict(self.selection),
+            "features": [feature_to_dict(feature) for feature in self.features],
             "state": _moments_to_dict(self.state),
+            "seen": _moments_to_dict(self.seen),
             "action": _moments_to_dict(self.action),
             "instructions": list(self.instructions),
             "fps": self.fps,
@@ -65,11 +82,12 @@ class Interface:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_dict`."""
-        selection = values["selection"]
         return cls(
             cameras=tuple(CameraView(**view) for view in values["cameras"]),
-            selection=StateSelection(tuple(selection["indices"]), selection["raw_width"], selection["release"]),
+            selection=StateSelection.from_dict(values["selection"]),
+            features=tuple(feature_from_dict(feature) for feature in values["features"]),
             state=_moments_from_dict(values["state"]),
+            seen=_moments_from_dict(values["seen"]),
             action=_moments_from_dict(values["action"]),
             instructions=tuple(values["instructions"]),
             fps=values["fps"],
@@ -77,37 +95,58 @@ class Interface:
         )
 
 
+def see(
+    selection: StateSelection,
+    features: Sequence[Feature],
+    raw: NDArray[np.float32],
+    task_info: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
+    """See :meth:`Interface.see`."""
+    return append_features(selection(raw), features, raw, task_info)
+
+
 def resolve_interface(
-    config: TrialConfig, dataset: Dataset, split: Split, expected_cameras: Sequence[str] | None
+    config: TrialConfig,
+    dataset: Dataset,
+    episodes: Sequence[int],
+    expected_cameras: Sequence[str] | None,
+    number: int = 0,
 ) -> Interface:
-    """Resolve a configuration against a dataset.
+    """Resolve a configuration against one of its datasets.
 
     Args:
         config: the trial.
-        dataset: the main dataset.
-        split: its split; statistics are of the training episodes alone.
-        expected_cameras: the pretrained policy's image keys in its order; None when the policy is
-            built anew and takes the dataset's.
+        dataset: the dataset.
+        episodes: that are trained on; statistics are of these alone.
+        expected_cameras: the policy's image keys in its order; None when the policy is built anew
+            and takes the dataset's.
+        number: of the dataset in ``data.train``; the first decides what the policy is like.
 
     Raises:
         ConfigError: a camera that is missing or unmapped, a state that does not fit.
         DataError: an episode without an instruction.
     """
-    rows = dataset.rows_of(split.train)
+    source = config.data.train[number]
+    rows = dataset.rows_of(tuple(episodes))
     selection = select_state(config.state, dataset.state.shape[1], dataset.robot_type)
-    if selection.width > config.policy.max_state_dim:
-        raise ConfigError(
-            f"state: {selection.width} dims are selected, policy.max_state_dim is {config.policy.max_state_dim}; "
-            f"choose fewer dims or set policy.max_state_dim to {-(-selection.width // 8) * 8}"
-        )
+    poses = None if dataset.task_info is None else dataset.task_info[rows]
+    features = resolve_features(config.state, selection.release, source, None if poses is None else poses.shape[1])
+    raw = dataset.state[rows]
     silent = next((episode for episode, task in enumerate(dataset.task) if not task.strip()), None)
     if silent is not None:
         raise DataError(f"{dataset.root}: episode {silent} has no instruction; add it to meta/tasks.parquet")
-    counted = Counter(dataset.task[episode] for episode in split.train)
+    counted = Counter(dataset.task[episode] for episode in episodes)
+    where = "data.cameras" if number == 0 and source.cameras is None else f"data.train.{number}.cameras"
+    mapping = config.data.cameras if source.cameras is None else source.cameras
+    cameras = _resolve_cameras(where, mapping, dataset, expected_cameras)
+    if number and expected_cameras is not None:
+        _refuse_missing_cameras(where, cameras, dataset, expected_cameras)
     return Interface(
-        cameras=_resolve_cameras(config.data.cameras, dataset, expected_cameras),
+        cameras=cameras,
         selection=selection,
-        state=Moments.of(dataset.state[rows]),
+        features=features,
+        state=Moments.of(raw),
+        seen=Moments.of(see(selection, features, raw, poses)),
         action=Moments.of(dataset.action[rows]),
         instructions=tuple(task for task, _ in counted.most_common()),
         fps=dataset.fps,
@@ -116,39 +155,53 @@ def resolve_interface(
 
 
 def _resolve_cameras(
-    mapping: Mapping[str, str], dataset: Dataset, expected: Sequence[str] | None
+    where: str, mapping: Mapping[str, str], dataset: Dataset, expected: Sequence[str] | None
 ) -> tuple[CameraView, ...]:
     available = dataset.camera_keys
     if not available:
         raise ConfigError(f"{dataset.root}: the dataset has no camera; SmolVLA needs at least one")
-    pairs = {_image_key(name): key for name, key in mapping.items()} or _match_by_name(available, expected)
+    pairs = {_image_key(name): key for name, key in mapping.items()} or _match_by_name(where, available, expected)
     if expected is not None:
         for key in pairs:
             if key not in expected:
-                raise ConfigError(f"data.cameras: the policy has no camera '{_short(key)}'{_one_of(key, expected)}")
+                near = suggest(_short(key), map(_short, expected))
+                raise ConfigError(f"{where}: the policy has no camera '{_short(key)}'{near}")
         pairs = {key: pairs[key] for key in expected if key in pairs}
     views = []
     for policy_key, dataset_key in pairs.items():
         if dataset_key not in available:
-            raise ConfigError(f"data.cameras: the dataset has no '{dataset_key}'{_one_of(dataset_key, available)}")
+            raise ConfigError(f"{where}: the dataset has no '{dataset_key}'{suggest(dataset_key, available)}")
         height, width = _size(dataset, dataset_key)
         views.append(CameraView(policy_key, dataset_key, height, width))
     if len({view.dataset_key for view in views}) < len(views):
-        raise ConfigError("data.cameras: two policy cameras name the same dataset key; give each its own")
+        raise ConfigError(f"{where}: two policy cameras name the same dataset key; give each its own")
     return tuple(views)
 
 
-def _match_by_name(available: Sequence[str], expected: Sequence[str] | None) -> dict[str, str]:
+def _match_by_name(where: str, available: Sequence[str], expected: Sequence[str] | None) -> dict[str, str]:
+    named = {_image_key(key.removeprefix(IMAGE_PREFIX).replace("observation.", "")): key for key in available}
     if expected is None:
-        return {_image_key(key.removeprefix(IMAGE_PREFIX).replace("observation.", "")): key for key in available}
-    missing = [key for key in expected if key not in available]
-    if missing:
+        return named
+    if not set(expected) <= set(named):
         example = {_short(name): key for name, key in zip(expected, available, strict=False)}
+        policy = "pretrained policy" if where == "data.cameras" else "policy"
         raise ConfigError(
-            f"data.cameras: the pretrained policy expects {', '.join(map(_short, expected))}, the dataset has "
-            f"{', '.join(available)}; map them, e.g. data.cameras: {example}"
+            f"{where}: the {policy} expects {', '.join(map(_short, expected))}, the dataset has "
+            f"{', '.join(available)}; map them, e.g. {where}: {example}"
         )
-    return {key: key for key in expected}
+    return {key: named[key] for key in expected}
+
+
+def _refuse_missing_cameras(
+    where: str, cameras: Sequence[CameraView], dataset: Dataset, expected: Sequence[str]
+) -> None:
+    given = {view.policy_key for view in cameras}
+    lacking = next((key for key in expected if key not in given), None)
+    if lacking is not None:
+        raise ConfigError(
+            f"{where}: gives the policy no '{_short(lacking)}', which it has from the main dataset; map one of "
+            f"{', '.join(dataset.camera_keys)} to it"
+        )
 
 
 def _size(dataset: Dataset, key: str) -> tuple[int, int]:
@@ -165,10 +218,6 @@ def _image_key(name: str) -> str:
 
 def _short(key: str) -> str:
     return key.removeprefix(IMAGE_PREFIX)
-
-
-def _one_of(key: str, valid: Sequence[str]) -> str:
-    return suggest(key, valid)
 
 
 def _moments_to_dict(moments: Moments) -> dict[str, list[float]]:

@@ -1,5 +1,6 @@
 """One optimizer step on one batch, and everything that changes while training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from smolvla_core.data.batch import Batch, to_lerobot
 from smolvla_core.errors import ConfigError, DivergedError
 from smolvla_core.forward import choose_forward
 from smolvla_core.interface import Interface
-from smolvla_core.policy import build_policy, make_processors, training_stats
+from smolvla_core.policy import Processors, build_policy, make_processors, training_stats
 from smolvla_core.weights import FrameWeighter, FrameWeights, loss_denominator, per_sample_losses
 
 
@@ -24,26 +25,43 @@ class StepStats:
     lr: float
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How frames of one dataset become the policy's inputs and losses."""
+
+    interface: Interface
+    processors: Processors
+    """With the dataset's own statistics."""
+    weighter: FrameWeighter
+
+
 class Learner:
     """A policy, its optimizer and its moving average.
 
     Args:
         config: the trial.
-        interface: what the policy sees and does.
-        weights: of the loss at every frame of the dataset, (N,).
+        interface: what the policy sees and does, on the main dataset.
+        weights: of the loss at every frame of the main dataset, (N,).
+        others: the same of the datasets that are trained beside it, in their order.
 
     Raises:
         ConfigError: the policy cannot be built, or the device does not exist.
     """
 
-    def __init__(self, config: TrialConfig, interface: Interface, weights: FrameWeights):
+    def __init__(
+        self,
+        config: TrialConfig,
+        interface: Interface,
+        weights: FrameWeights,
+        others: Sequence[tuple[Interface, FrameWeights]] = (),
+    ):
         self.config, self.interface = config, interface
         self.device = pick_device(config.runtime)
         self.precision = pick_precision(config.runtime, self.device)
         self.policy = build_policy(config, interface, self.device)
         self.forward, self.forward_line = choose_forward(self.policy, config.runtime.fast_forward)
-        self.processors = make_processors(self.policy.config, interface, training_stats(interface))
-        self.weighter = FrameWeighter(weights)
+        self.readings = tuple(self._reading(*dataset) for dataset in ((interface, weights), *others))
+        self.processors = self.readings[0].processors
         self.trained: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in self.policy.named_parameters() if parameter.requires_grad
         }
@@ -63,25 +81,35 @@ class Learner:
         self.step_count = 0
         self.samples_seen = 0
 
-    def step(self, batch: Batch, lr: float) -> StepStats:
+    def step(self, batch: Batch | Sequence[Batch], lr: float) -> StepStats:
         """Forward, backward and update; in micro-batches where the configuration says so.
+
+        Args:
+            batch: or its parts, each of one dataset: pictures of different sizes cannot be stacked,
+                so every part has its own forward. The loss is the mean over all samples, whichever
+                part they are in.
+            lr: of this step.
 
         Raises:
             DivergedError: the loss or a gradient is not finite; nothing was updated.
         """
-        size = self.config.optim.micro_batch or len(batch)
-        rows = batch.step_rows if self.config.weighting.per_step else batch.rows[:, None]
-        weights, _ = self.weighter.compute_batch_weights({"index": rows})
-        denominator = loss_denominator(weights, batch.is_pad, self.config.weighting.normalize)
+        parts = (batch,) if isinstance(batch, Batch) else tuple(batch)
+        weights = [self.step_weights(part) for part in parts]
+        normalize = self.config.weighting.normalize
+        denominator = sum(
+            loss_denominator(each, part.is_pad, normalize) for each, part in zip(weights, parts, strict=True)
+        )
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for start in range(0, len(batch), size):
-            stop = start + size
-            losses = self.per_sample_losses(batch.slice(start, stop), weights[start:stop])
-            loss = losses.sum() / denominator
-            self._refuse_non_finite(loss, "loss")
-            loss.backward()
-            total += loss.item()
+        for part, each in zip(parts, weights, strict=True):
+            size = self.config.optim.micro_batch or len(part)
+            for start in range(0, len(part), size):
+                stop = start + size
+                losses = self.per_sample_losses(part.slice(start, stop), each[start:stop])
+                loss = losses.sum() / denominator
+                self._refuse_non_finite(loss, "loss")
+                loss.backward()
+                total += loss.item()
         norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.optim.grad_clip)
         self._refuse_non_finite(norm, "gradient norm")
         for group in self.optimizer.param_groups:
@@ -89,12 +117,18 @@ class Learner:
         self.optimizer.step()
         self._update_ema()
         self.step_count += 1
-        self.samples_seen += len(batch)
+        self.samples_seen += sum(map(len, parts))
         return StepStats(total, norm.item(), lr)
+
+    def step_weights(self, batch: Batch) -> Tensor:
+        """Weights of the loss: (B, T) of every step, or (B, 1) of every sample."""
+        rows = batch.step_rows if self.config.weighting.per_step else batch.rows[:, None]
+        return self.readings[batch.dataset].weighter.compute_batch_weights({"index": rows})[0]
 
     def per_sample_losses(self, batch: Batch, step_weights: Tensor) -> Tensor:
         """Weighted flow-matching losses (B,); see :func:`smolvla_core.weights.per_sample_losses`."""
-        inputs = to_lerobot(batch, self.interface, self.processors, self.device)
+        reading = self.readings[batch.dataset]
+        inputs = to_lerobot(batch, reading.interface, reading.processors, self.device)
         with self.autocast():
             errors = self.flow_errors(inputs, batch)
         return per_sample_losses(errors, batch.is_pad.to(self.device), step_weights.to(self.device))
@@ -116,6 +150,10 @@ class Learner:
                 live = parameter.detach().clone()
                 parameter.copy_(self.ema[name])
                 self.ema[name].copy_(live)
+
+    def _reading(self, interface: Interface, weights: FrameWeights) -> Reading:
+        processors = make_processors(self.policy.config, interface, training_stats(interface))
+        return Reading(interface, processors, FrameWeighter(weights))
 
     def _update_ema(self) -> None:
         decay = self.config.optim.ema_decay

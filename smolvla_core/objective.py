@@ -8,10 +8,14 @@ whole study. This module is the arithmetic; ``evaluate`` runs it on a policy.
 Legend: F frames, K draws of noise, T steps of the horizon, A action dims.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.data.sampler import TIME_ALPHA, TIME_BETA, TIME_OFFSET, TIME_SCALE, keyed_generator
+from smolvla_core.config import TrialConfig
+from smolvla_core.data.keyed import keyed_generator
+from smolvla_core.data.sampler import TIME_ALPHA, TIME_BETA, TIME_OFFSET, TIME_SCALE
 from smolvla_core.errors import ConfigError
 
 STD_FLOOR = 0.01
@@ -20,19 +24,59 @@ STD_FLOOR = 0.01
 _CHOICE, _NOISE, _TIME = 0, 1, 2  # streams of random numbers, independent by their key
 
 
-def horizon_steps(horizon_s: float, fps: int, chunk_size: int) -> int:
-    """Steps of the horizon.
+@dataclass(frozen=True)
+class ScoredSteps:
+    """Which time stamps of a prediction are scored: every ``stride``-th recorded frame of the horizon.
+
+    Those are common to all chunk sizes and frame strides of a study. Where a stamp stands for several
+    recorded frames, a velocity is scored by its mean over them, as it is trained
+    (``Dataset.chunk_actions``), so that a policy of 30 Hz and one of 10 Hz that move alike score alike.
+    """
+
+    count: int
+    """Scored stamps, T."""
+    stride: int
+    """Recorded frames from one to the next."""
+    per_stamp: int
+    """Steps of the policy from one to the next."""
+
+    @property
+    def policy_steps(self) -> int:
+        """Steps of the policy within the horizon."""
+        return self.count * self.per_stamp
+
+    def of(self, predicted: NDArray[np.float32], averaged: tuple[int, ...]) -> NDArray[np.float32]:
+        """Predictions (F, K, T, A) at the scored stamps.
+
+        Args:
+            predicted: (F, K, policy_steps, A).
+            averaged: action dims that are velocities.
+        """
+        at_stamps = predicted[:, :, :: self.per_stamp].copy()
+        if self.per_stamp > 1 and averaged:
+            frames, draws, _, dims = predicted.shape
+            parts = predicted.reshape(frames, draws, self.count, self.per_stamp, dims)[..., list(averaged)]
+            at_stamps[..., list(averaged)] = parts.mean(axis=3)
+        return at_stamps
+
+
+def scored_steps(config: TrialConfig, fps: int) -> ScoredSteps:
+    """The time stamps that a trial is scored at.
 
     Raises:
-        ConfigError: the horizon is shorter than a step or longer than the chunk.
+        ConfigError: the horizon is shorter than a stamp or longer than the chunk.
     """
-    steps = round(horizon_s * fps)
-    if not 1 <= steps <= chunk_size:
+    stride, scored = config.data.frame_stride, config.scored_stride
+    frames = round(config.eval.horizon_s * fps)
+    chunk = config.policy.chunk_size * stride
+    if not scored <= frames <= chunk:
+        step = "1 step" if scored == 1 else f"{scored} frames, the step that is scored,"
+        held = "" if stride == 1 else f" times data.frame_stride ({stride})"
         raise ConfigError(
-            f"eval.horizon_s is {horizon_s:g} s, {steps} steps at {fps} Hz; it must be between 1 step and "
-            f"policy.chunk_size ({chunk_size}); set it to at most {chunk_size / fps:.3g}"
+            f"eval.horizon_s is {config.eval.horizon_s:g} s, {frames} steps at {fps} Hz; it must be between {step} and "
+            f"policy.chunk_size ({config.policy.chunk_size}){held}; set it to at most {chunk / fps:.3g}"
         )
-    return steps
+    return ScoredSteps(frames // scored, scored, scored // stride)
 
 
 def error_scale(std: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -94,9 +138,13 @@ def choose_frames(rows: NDArray[np.int64], count: int, seed: int) -> NDArray[np.
     return np.sort(keyed_generator(seed, _CHOICE).choice(rows, size=count, replace=False))
 
 
-def evaluation_noise(seed: int, row: int, draw: int, steps: int, dims: int) -> NDArray[np.float32]:
-    """Noise (steps, dims) fixed per (seed, row, draw); a shorter chunk's is a longer one's beginning."""
-    return keyed_generator(seed, _NOISE, row, draw).standard_normal((steps, dims), dtype=np.float32)
+def evaluation_noise(seed: int, row: int, draw: int, steps: int, dims: int, stride: int = 1) -> NDArray[np.float32]:
+    """Noise (steps, dims) fixed per (seed, row, draw); a shorter chunk's is a longer one's beginning.
+
+    That of a frame stride is every stride-th of the noise without: the same at the same time stamp.
+    """
+    every = keyed_generator(seed, _NOISE, row, draw).standard_normal((steps * stride, dims), dtype=np.float32)
+    return every[::stride]
 
 
 def evaluation_time(seed: int, row: int, draw: int) -> float:

@@ -1,7 +1,7 @@
 """Build, load and widen SmolVLA policies. The only module that imports lerobot's SmolVLA."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from functools import lru_cache
 from pathlib import Path
@@ -19,13 +19,14 @@ from lerobot.processor import RenameObservationsProcessorStep, TokenizerProcesso
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_model
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from smolvla_core.config import TINY, PolicyConfig, TrialConfig
 from smolvla_core.data.dataset import ACTION, STATE, Moments
 from smolvla_core.errors import ConfigError
 from smolvla_core.interface import IMAGE_PREFIX, Interface
+from smolvla_core.state_proj import STATE_DIMS, state_dims, widened
 from smolvla_core.tiny_vlm import tiny_vlm_folder
 
 WEIGHTS_FILE = "model.safetensors"
@@ -61,18 +62,22 @@ def build_policy(config: TrialConfig, interface: Interface, device: torch.device
         policy = _with_random_weights(smolvla, config.policy.tiny.init_seed)
     else:
         policy = _with_pretrained_weights(smolvla, config.policy.pretrained)
-    if config.policy.max_state_dim > policy.config.max_state_dim:
-        widen_state(policy, config.policy.max_state_dim)
+    width = state_dims(config.policy.max_state_dim, interface.state_width, smolvla.max_state_dim)
+    if width > policy.config.max_state_dim:
+        widen_state(policy, width)
     policy.config.device = str(device)
     return policy.to(device).train()
 
 
 def check_policy(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
-    """lerobot's configuration of the policy, checked against the data; no weights are read.
+    """Lerobot's configuration of the policy, checked against the data; no weights are read.
+
+    Its ``max_state_dim`` is the checkpoint's own, before :func:`build_policy` widens it.
 
     Raises:
         ConfigError: the pretrained policy cannot be found, is no SmolVLA, or is too narrow for the
-            actions; or the instruction would be cut by the tokenizer.
+            actions; ``policy.max_state_dim`` does not fit; or the instruction would be cut by the
+            tokenizer.
     """
     smolvla = _tiny_config(config, interface) if config.policy.pretrained == TINY else _tuned_config(config, interface)
     if interface.action_width > smolvla.max_action_dim:
@@ -80,6 +85,7 @@ def check_policy(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
             f"policy: the dataset has {interface.action_width} action dims, "
             f"{config.policy.pretrained} takes at most {smolvla.max_action_dim}"
         )
+    state_dims(config.policy.max_state_dim, interface.state_width, smolvla.max_state_dim)
     for instruction in interface.instructions:
         refuse_cut_instruction(smolvla, instruction)
     return smolvla
@@ -99,51 +105,31 @@ def make_processors(config: SmolVLAConfig, interface: Interface, stats: dict[str
 
 
 def training_stats(interface: Interface) -> dict[str, dict[str, Tensor]]:
-    """Statistics of the *selected* state dims and of the actions, for lerobot's normaliser."""
+    """Statistics of what the policy sees of the state, and of the actions, for lerobot's normaliser."""
     return {
-        STATE: _to_stats(interface.state.take(interface.selection.indices)),
+        STATE: _to_stats(interface.seen),
         ACTION: _to_stats(interface.action),
     }
 
 
 def raw_stats(interface: Interface) -> dict[str, dict[str, Tensor]]:
-    """Statistics over the raw state: a dim the policy does not see has mean 0 and std 1."""
+    """Statistics over the raw state, then the features: a dim the policy does not see has mean 0 and std 1."""
     used = np.zeros(interface.selection.raw_width, dtype=bool)
     used[list(interface.selection.indices)] = True
+    raw, seen = interface.state, interface.seen
 
-    def where(values: NDArray[np.float64], unused: float) -> NDArray[np.float64]:
-        return np.where(used, values, unused)
+    def values(name: str, unused: float) -> NDArray[np.float64]:
+        features = getattr(seen, name)[interface.selection.width :]
+        return np.concatenate([np.where(used, getattr(raw, name), unused), features])
 
-    moments = interface.state
-    state = Moments(where(moments.mean, 0), where(moments.std, 1), where(moments.min, -1), where(moments.max, 1))
+    state = Moments(values("mean", 0), values("std", 1), values("min", -1), values("max", 1))
     return {STATE: _to_stats(state), ACTION: _to_stats(interface.action)}
 
 
-def widen_state(policy: SmolVLAPolicy, width: int, positions: Sequence[int] | None = None) -> None:
-    """Give ``state_proj`` more input columns in place; the new ones are zero.
-
-    Args:
-        policy: the policy to change.
-        width: the new number of columns.
-        positions: where the present columns go; by default they keep their places.
-    """
-    present = policy.model.state_proj
-    policy.model.state_proj = widened(present, width, positions)
+def widen_state(policy: SmolVLAPolicy, width: int) -> None:
+    """Give ``state_proj`` more input columns in place; the new ones are zero, the present ones stay."""
+    policy.model.state_proj = widened(policy.model.state_proj, width)
     policy.config.max_state_dim = width
-
-
-def widened(linear: nn.Linear, width: int, positions: Sequence[int] | None = None) -> nn.Linear:
-    """A copy of ``linear`` with ``width`` input columns; see :func:`widen_state`."""
-    columns = list(range(linear.in_features)) if positions is None else list(positions)
-    like = linear.weight
-    wide = nn.Linear(width, linear.out_features, bias=linear.bias is not None, device=like.device, dtype=like.dtype)
-    with torch.no_grad():
-        wide.weight.zero_()
-        wide.weight[:, columns] = like[:, : len(columns)]
-        if linear.bias is not None:
-            wide.bias.copy_(linear.bias)
-    wide.requires_grad_(like.requires_grad)
-    return wide
 
 
 def local_vlm(config: SmolVLAConfig) -> Path | None:
@@ -190,7 +176,7 @@ def _tiny_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
         num_vlm_layers=size.layers,
         expert_width_multiplier=size.expert_width,
         resize_imgs_with_padding=(size.image_size, size.image_size),
-        max_state_dim=config.policy.max_state_dim,
+        max_state_dim=STATE_DIMS,
         max_action_dim=max(32, interface.action_width),
         device="cpu",
         **_shared_settings(config.policy, interface),
@@ -242,7 +228,7 @@ def train_in_fp32(policy: SmolVLAPolicy) -> None:
 
 def _shared_settings(config: PolicyConfig, interface: Interface) -> dict[str, Any]:
     return {
-        "input_features": input_features(interface, interface.selection.width),
+        "input_features": input_features(interface, interface.state_width),
         "output_features": {ACTION: PolicyFeature(FeatureType.ACTION, (interface.action_width,))},
         "chunk_size": config.chunk_size,
         "n_action_steps": config.action_steps,

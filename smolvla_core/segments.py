@@ -3,7 +3,6 @@
 ``python -m smolvla_core.segments CONFIG.yaml --out segments.html`` draws a few episodes to look at.
 """
 
-import argparse
 import hashlib
 import os
 import sys
@@ -12,11 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_core.command import OK, Parser, answer
 from smolvla_core.config import SegmentConfig, TrialConfig, load_config
 from smolvla_core.data.dataset import Dataset, open_dataset
 from smolvla_core.data.legacy import cache_home
-from smolvla_core.errors import ConfigError, UserError
-from smolvla_core.state import GRIPPER_KEYS, key_dims, release_of
+from smolvla_core.errors import ConfigError
+from smolvla_core.r1pro import GRIPPER_KEYS
+from smolvla_core.state import key_dims, release_of
 
 
 def gripper_dims(config: TrialConfig, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
@@ -28,7 +29,10 @@ def gripper_dims(config: TrialConfig, dataset: Dataset) -> tuple[tuple[int, ...]
     width = dataset.state.shape[1]
     if config.data.gripper_dims:
         if max(config.data.gripper_dims) >= width or min(config.data.gripper_dims) < 0:
-            raise ConfigError(f"data.gripper_dims: {config.data.gripper_dims} leave the state's 0..{width - 1}")
+            raise ConfigError(
+                f"data.gripper_dims: {list(config.data.gripper_dims)} leave the state's 0..{width - 1}; "
+                "give raw state dims within it"
+            )
         return tuple((dim,) for dim in config.data.gripper_dims)
     release = release_of(width, dataset.robot_type)
     return tuple(key_dims((key,), release) for key in GRIPPER_KEYS) if release else ()
@@ -94,7 +98,10 @@ def find_segments(config: TrialConfig, dataset: Dataset) -> NDArray[np.bool_]:
     """
     openings = gripper_openings(config, dataset)
     if not openings.shape[1]:
-        raise ConfigError("weighting.scheme segment: no gripper is known; set data.gripper_dims to its raw state dims")
+        raise ConfigError(
+            "weighting.scheme: 'segment' needs a gripper, and none is known in this dataset; "
+            "set data.gripper_dims to its raw state dims"
+        )
     segment = config.weighting.segment
     digest = hashlib.sha256(f"{segment.model_dump_json()}{dataset.fps}{dataset.lengths.tolist()}".encode())
     digest.update(openings.tobytes())
@@ -122,6 +129,7 @@ def find_segments(config: TrialConfig, dataset: Dataset) -> NDArray[np.bool_]:
 def draw_segments(config: TrialConfig, dataset: Dataset, episodes: int, out: Path) -> None:
     """Write a page with the openings of the first episodes, their segments shaded."""
     import plotly.graph_objects as go
+    from plotly.colors import qualitative
     from plotly.subplots import make_subplots
 
     mask, openings = find_segments(config, dataset), gripper_openings(config, dataset)
@@ -132,7 +140,13 @@ def draw_segments(config: TrialConfig, dataset: Dataset, episodes: int, out: Pat
         rows = dataset.rows_of((episode,))
         seconds = dataset.timestamp[rows]
         for gripper in range(openings.shape[1]):
-            line = go.Scatter(x=seconds, y=openings[rows, gripper], name=f"gripper {gripper}", showlegend=position == 1)
+            line = go.Scatter(
+                x=seconds,
+                y=openings[rows, gripper],
+                name=f"gripper {gripper}",
+                showlegend=position == 1,
+                line_color=qualitative.Plotly[gripper % len(qualitative.Plotly)],
+            )
             figure.add_trace(line, row=position, col=1)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], mask[rows], [False]]).astype(int)))
         for start, stop in edges.reshape(-1, 2):
@@ -145,20 +159,23 @@ def draw_segments(config: TrialConfig, dataset: Dataset, episodes: int, out: Pat
 
 def main(arguments: list[str] | None = None) -> int:
     """Draw the segments of a configuration's dataset."""
-    parser = argparse.ArgumentParser(prog="python -m smolvla_core.segments", description=__doc__)
+    parser = Parser(prog="python -m smolvla_core.segments", description=__doc__)
     parser.add_argument("config", help="a trial's YAML; weighting.segment holds the thresholds")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--episodes", type=int, default=4)
+    parser.add_argument("--dataset", type=int, default=0, help="number in data.train, from 0 (default: the main one)")
     parser.add_argument("--out", type=Path, default=Path("segments.html"))
     options = parser.parse_args(arguments)
-    try:
+
+    def command() -> int:
         config = load_config(options.config, options.set)
-        draw_segments(config, open_dataset(config.data), options.episodes, options.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(options.out)
-    return 0
+        if not 0 <= options.dataset < len(config.data.train):
+            raise ConfigError(f"--dataset: got {options.dataset}; data.train lists {len(config.data.train)}, from 0")
+        draw_segments(config, open_dataset(config.data, options.dataset), options.episodes, options.out)
+        print(options.out)
+        return OK
+
+    return answer(command)
 
 
 if __name__ == "__main__":

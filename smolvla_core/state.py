@@ -1,138 +1,95 @@
-"""Proprioception by name: which raw state dims the policy sees.
+"""Proprioception by name: which numbers of the raw state the policy sees.
 
-BEHAVIOR-1K publishes R1Pro's proprioception in two releases with different widths. A preset is a
-list of *keys*, resolved to raw dims by the release, so the same preset means the same quantities
-in both. Layouts: BEHAVIOR-1K ``omnigibson/learning/utils/eval_utils.py``.
+A preset is a list of *keys*, resolved to raw dims by the dataset's release of R1Pro's state, so the
+same preset means the same quantities in both. The tables stand in ``smolvla_core.r1pro``.
+
+Shapes: B frames, R raw state dims, J columns of the selection.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from smolvla_core.config import StateConfig, suggest
 from smolvla_core.errors import ConfigError
-
-
-def _layout(*entries: tuple[str, int]) -> Mapping[str, range]:
-    layout, start = {}, 0
-    for key, width in entries:
-        layout[key] = range(start, start + width)
-        start += width
-    return MappingProxyType(layout)
-
-
-RELEASES: Mapping[str, Mapping[str, range]] = MappingProxyType(
-    {
-        "2025": _layout(
-            ("joint_qpos", 28),
-            ("joint_qpos_sin", 28),
-            ("joint_qpos_cos", 28),
-            ("joint_qvel", 28),
-            ("joint_qeffort", 28),
-            ("robot_pos", 3),
-            ("robot_ori_cos", 3),
-            ("robot_ori_sin", 3),
-            ("robot_2d_ori", 1),
-            ("robot_2d_ori_cos", 1),
-            ("robot_2d_ori_sin", 1),
-            ("robot_lin_vel", 3),
-            ("robot_ang_vel", 3),
-            ("arm_left_qpos", 7),
-            ("arm_left_qpos_sin", 7),
-            ("arm_left_qpos_cos", 7),
-            ("arm_left_qvel", 7),
-            ("eef_left_pos", 3),
-            ("eef_left_quat", 4),
-            ("gripper_left_qpos", 2),
-            ("gripper_left_qvel", 2),
-            ("arm_right_qpos", 7),
-            ("arm_right_qpos_sin", 7),
-            ("arm_right_qpos_cos", 7),
-            ("arm_right_qvel", 7),
-            ("eef_right_pos", 3),
-            ("eef_right_quat", 4),
-            ("gripper_right_qpos", 2),
-            ("gripper_right_qvel", 2),
-            ("trunk_qpos", 4),
-            ("trunk_qvel", 4),
-            ("base_qpos", 3),
-            ("base_qpos_sin", 3),
-            ("base_qpos_cos", 3),
-            ("base_qvel", 3),
-        ),
-        "2026": _layout(
-            ("base_qvel", 3),
-            ("arm_left_qpos", 7),
-            ("arm_left_qvel", 7),
-            ("eef_left_pos", 3),
-            ("eef_left_quat", 4),
-            ("gripper_left_qpos", 2),
-            ("gripper_left_qvel", 2),
-            ("arm_right_qpos", 7),
-            ("arm_right_qvel", 7),
-            ("eef_right_pos", 3),
-            ("eef_right_quat", 4),
-            ("gripper_right_qpos", 2),
-            ("gripper_right_qvel", 2),
-            ("trunk_qpos", 4),
-            ("trunk_qvel", 4),
-        ),
-    }
+from smolvla_core.r1pro import (
+    DERIVED,
+    EVERY_ALLOWED_DIM,
+    EVERY_DIM,
+    FORBIDDEN,
+    PRESETS,
+    PRIVILEGED,
+    RELEASES,
 )
 
-WHOLE = None
-FORBIDDEN: Mapping[str, int | None] = MappingProxyType(
-    {
-        "joint_qpos": 6,
-        "joint_qpos_sin": 6,
-        "joint_qpos_cos": 6,
-        "robot_pos": WHOLE,
-        "robot_ori_cos": WHOLE,
-        "robot_ori_sin": WHOLE,
-        "robot_2d_ori": WHOLE,
-        "robot_2d_ori_cos": WHOLE,
-        "robot_2d_ori_sin": WHOLE,
-        "base_qpos": WHOLE,
-        "base_qpos_sin": WHOLE,
-        "base_qpos_cos": WHOLE,
-    }
-)
-"""What the challenge's standard track forbids: the key's first dims, or all of it."""
+_KEY = re.compile(r"(?P<name>.+?)(\[:(?P<count>\d+)\])?")
 
-TOP32: tuple[tuple[str, int], ...] = (
-    ("arm_left_qpos", 7),
-    ("arm_left_qvel", 2),
-    ("eef_left_pos", 3),
-    ("gripper_left_qpos", 2),
-    ("arm_right_qpos", 7),
-    ("arm_right_qvel", 2),
-    ("eef_right_pos", 3),
-    ("gripper_right_qpos", 2),
-    ("trunk_qpos", 4),
-)
-"""The recipe's 32 dims: a key and how many of its first dims."""
 
-GRIPPER_KEYS = ("gripper_left_qpos", "gripper_right_qpos")
-EEF_POSITION_KEYS = ("eef_left_pos", "eef_right_pos")
+@dataclass(frozen=True)
+class Column:
+    """One number that the policy sees: ``scale * (sum of raw dims) + offset``."""
+
+    dims: tuple[int, ...]
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it is a raw dim as it stands."""
+        return len(self.dims) == 1 and self.scale == 1.0 and self.offset == 0.0
+
+    def __call__(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The column's values (B,) of a raw state (B, R)."""
+        if self.is_raw:
+            return raw[:, self.dims[0]]
+        return np.float32(self.scale) * raw[:, list(self.dims)].sum(axis=1) + np.float32(self.offset)
 
 
 @dataclass(frozen=True)
 class StateSelection:
-    """Raw dims in the order the policy sees them, and where they came from."""
+    """Columns in the order the policy sees them, and where they came from."""
 
-    indices: tuple[int, ...]
+    columns: tuple[Column, ...]
     raw_width: int
     release: str | None
 
     @property
     def width(self) -> int:
-        """Number of dims the policy sees, S."""
-        return len(self.indices)
+        """Number of columns, J."""
+        return len(self.columns)
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The raw dims that the columns are made of, in their order."""
+        return tuple(dim for column in self.columns for dim in column.dims)
 
     @property
     def keeps_everything(self) -> bool:
         """Whether the selection is the raw state itself."""
-        return self.indices == tuple(range(self.raw_width))
+        return self.columns == tuple(Column((dim,)) for dim in range(self.raw_width))
+
+    def __call__(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The columns (B, J) of a raw state (B, R)."""
+        if all(column.is_raw for column in self.columns):
+            return raw[:, list(self.indices)]
+        return np.stack([column(raw) for column in self.columns], axis=1)
+
+    def matrix(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The selection as ``matrix (J, R) @ raw (R,) + offset (J,)``."""
+        matrix = np.zeros((self.width, self.raw_width))
+        for position, column in enumerate(self.columns):
+            matrix[position, list(column.dims)] = column.scale
+        return matrix, np.array([column.offset for column in self.columns])
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``dataclasses.asdict``, from JSON."""
+        columns = (Column(tuple(c["dims"]), c["scale"], c["offset"]) for c in values["columns"])
+        return cls(tuple(columns), values["raw_width"], values["release"])
 
 
 def release_of(raw_width: int, robot_type: str | None) -> str | None:
@@ -148,29 +105,51 @@ def layout_width(release: str) -> int:
     return max(dims.stop for dims in RELEASES[release].values())
 
 
-def key_dims(keys: Sequence[str], release: str) -> tuple[int, ...]:
-    """Raw dims of named keys, in the keys' order.
+def key_columns(keys: Iterable[str], release: str) -> tuple[Column, ...]:
+    """Columns of named keys, in the keys' order; ``key[:n]`` is a key's first n dims.
 
     Raises:
         ConfigError: a key the release lacks, with the nearest that it has.
     """
     layout = RELEASES[release]
+    known = {*layout, *(name for name, derived in DERIVED.items() if derived.key in layout)}
+    columns: list[Column] = []
     for key in keys:
-        if key not in layout:
-            raise ConfigError(f"state.keys: release {release} has no '{key}'{suggest(key, layout)}")
-    return tuple(dim for key in keys for dim in layout[key])
+        match = _KEY.fullmatch(key)
+        name, count = (match["name"], match["count"]) if match else (key, None)
+        if key == EVERY_DIM:
+            columns += [Column((dim,)) for dim in range(layout_width(release))]
+        elif key == EVERY_ALLOWED_DIM:
+            forbidden = forbidden_dims(release)
+            columns += [Column((dim,)) for dim in range(layout_width(release)) if dim not in forbidden]
+        elif name in layout:
+            columns += [Column((dim,)) for dim in _first_dims(key, layout[name], count)]
+        elif key in known:
+            derived = DERIVED[key]
+            columns.append(Column(tuple(layout[derived.key]), derived.scale, derived.offset))
+        else:
+            raise ConfigError(_unknown(name, release, known))
+    return tuple(columns)
+
+
+def key_dims(keys: Iterable[str], release: str) -> tuple[int, ...]:
+    """Raw dims that named keys are made of, in the keys' order.
+
+    Raises:
+        ConfigError: as :func:`key_columns`.
+    """
+    return tuple(dim for column in key_columns(keys, release) for dim in column.dims)
 
 
 def forbidden_dims(release: str) -> frozenset[int]:
     """Raw dims that the standard track forbids."""
     layout = RELEASES[release]
-    return frozenset(dim for key, count in FORBIDDEN.items() if key in layout for dim in layout[key][:count])
+    return frozenset(key_dims((key for key in FORBIDDEN if key.partition("[")[0] in layout), release))
 
 
 def top32_indices(release: str = "2025") -> tuple[int, ...]:
-    """The 32 raw dims of the recipe, ascending in the 2025 release."""
-    layout = RELEASES[release]
-    return tuple(dim for key, count in TOP32 for dim in layout[key][:count])
+    """The 32 raw dims of the recipe; ascending in the 2025 release."""
+    return key_dims(PRESETS["top32"], release)
 
 
 def select_state(config: StateConfig, raw_width: int, robot_type: str | None) -> StateSelection:
@@ -186,34 +165,49 @@ def select_state(config: StateConfig, raw_width: int, robot_type: str | None) ->
             dim that the standard track forbids.
     """
     release = release_of(raw_width, robot_type)
-    indices = _resolve(config, raw_width, release)
-    out_of_range = [dim for dim in indices if not 0 <= dim < raw_width]
+    columns = _resolve(config, raw_width, release, robot_type)
+    chosen = "state.indices" if config.indices else "state.keys"
+    out_of_range = [dim for column in columns for dim in column.dims if not 0 <= dim < raw_width]
     if out_of_range:
-        raise ConfigError(f"state.indices: {out_of_range[0]} is outside the raw state's 0..{raw_width - 1}")
-    if len(set(indices)) < len(indices):
-        raise ConfigError("state.indices: a dim is listed twice; list each once")
+        raise ConfigError(
+            f"{chosen}: {out_of_range[0]} is outside the raw state's 0..{raw_width - 1}; give dims within it"
+        )
+    if len(set(columns)) < len(columns):
+        raise ConfigError(f"{chosen}: a dim is listed twice; list each once")
+    selection = StateSelection(columns, raw_width, release)
     if release is not None and config.track == "standard":
-        _refuse_forbidden(indices, release)
-    return StateSelection(indices, raw_width, release)
+        _refuse_forbidden(selection.indices, release)
+    return selection
 
 
-def _resolve(config: StateConfig, raw_width: int, release: str | None) -> tuple[int, ...]:
+def _resolve(config: StateConfig, raw_width: int, release: str | None, robot_type: str | None) -> tuple[Column, ...]:
     if config.indices:
-        return config.indices
-    if not config.keys and config.preset in ("all", "identity"):
-        return tuple(range(raw_width))
+        return tuple(Column((dim,)) for dim in config.indices)
+    keys = config.keys or PRESETS[str(config.preset)]
+    if keys == (EVERY_DIM,):
+        return tuple(Column((dim,)) for dim in range(raw_width))
     if release is None:
         wanted = "state.keys" if config.keys else f"state.preset '{config.preset}'"
         raise ConfigError(
-            f"{wanted} needs an R1Pro state of 256 (2025) or 61 (2026) dims, the dataset's has {raw_width}; "
-            "set state.preset to identity or give state.indices"
+            f"{wanted} needs an R1Pro state of 256 (2025) or 61 (2026) dims, the dataset's robot_type is "
+            f"{robot_type!r} and its state has {raw_width}; set state.preset to identity or give state.indices"
         )
-    if config.keys:
-        return key_dims(config.keys, release)
-    if config.preset == "top32":
-        return top32_indices(release)
-    forbidden = forbidden_dims(release)
-    return tuple(dim for dim in range(raw_width) if dim not in forbidden)
+    return key_columns(keys, release)
+
+
+def _first_dims(key: str, dims: range, count: str | None) -> range:
+    if count is not None and not 1 <= int(count) <= len(dims):
+        raise ConfigError(f"state.keys: '{key}' asks for {count} dims; it has 1 to {len(dims)}")
+    return dims if count is None else dims[: int(count)]
+
+
+def _unknown(name: str, release: str, known: Iterable[str]) -> str:
+    if name.removeprefix("observation.") in PRIVILEGED:
+        return (
+            f"state.keys: '{name}' is privileged and no part of the state, so the standard track forbids it; remove "
+            "it. Under state.track open, state.features can take the basket's distance from it"
+        )
+    return f"state.keys: release {release} has no '{name}'{suggest(name, known)}"
 
 
 def _refuse_forbidden(indices: Sequence[int], release: str) -> None:
@@ -221,7 +215,8 @@ def _refuse_forbidden(indices: Sequence[int], release: str) -> None:
     if not taken:
         return
     key = next(key for key, dims in RELEASES[release].items() if taken[0] in dims)
+    others = f" and {len(taken) - 1} more are" if len(taken) > 1 else " is"
     raise ConfigError(
-        f"state: dim {taken[0]} ('{key}') and {len(taken) - 1} more are forbidden in the standard track; "
+        f"state: dim {taken[0]} ('{key}'){others} forbidden in the standard track; "
         "choose other dims or set state.track to open"
     )

@@ -1,6 +1,5 @@
 """The training loop of one trial, and ``python -m smolvla_core.train CONFIG.yaml``."""
 
-import argparse
 import json
 import logging
 import sys
@@ -18,8 +17,9 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smolvla_core.checkpoint import export_policy, load_state, read_state, save_state
+from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.config import TrialConfig, load_config
-from smolvla_core.errors import DataError, DivergedError, UserError
+from smolvla_core.errors import DataError, DivergedError
 from smolvla_core.evaluate import evaluate
 from smolvla_core.learner import Learner, StepStats
 from smolvla_core.schedule import learning_rate
@@ -86,7 +86,7 @@ def _loop(config: TrialConfig, trial: Trial, report: Report, stop: Callable[[], 
     stopped = False
     while learner.samples_seen < budget and not stopped:
         count = min(config.optim.batch_size, budget - learner.samples_seen)
-        batch = trial.maker.training(trial.stream, learner.samples_seen, count)
+        batch = trial.training(learner.samples_seen, count)
         meter.add(learner.step(batch, learning_rate(config.optim, learner.samples_seen)))
         stopped = stop()
         due = bool(evaluations) and learner.samples_seen >= evaluations[0]
@@ -142,24 +142,21 @@ def _never() -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one training without a search; see ``--help``."""
-    parser = argparse.ArgumentParser(prog="python -m smolvla_core.train", description=__doc__)
+    parser = Parser(prog="python -m smolvla_core.train", description=__doc__)
     parser.add_argument("config", help="a trial's YAML, such as the one a search prints for its best trial")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. optim.batch_size=32")
     parser.add_argument("--out", default="runs/train", type=Path, help="folder of the results (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="continue the run in OUT")
     options = parser.parse_args(arguments)
-    try:
-        config = load_config(options.config, options.set)
-        return _run(config, options.out, options.resume)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except DivergedError as error:
-        print(f"diverged: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"interrupted; continue with: --out {options.out} --resume", file=sys.stderr)
-        return 1
+
+    def command() -> int:
+        try:
+            return _run(load_config(options.config, options.set), options.out, options.resume)
+        except DivergedError as error:
+            print(f"diverged: {error}", file=sys.stderr)
+            return FAILED
+
+    return answer(command, f"interrupted; continue with: --out {options.out} --resume")
 
 
 def _run(config: TrialConfig, out: Path, resume: bool) -> int:
@@ -182,12 +179,12 @@ def _run(config: TrialConfig, out: Path, resume: bool) -> int:
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(dict(metrics)) + "\n")
             bar.update(task, completed=int(metrics["samples_seen"]))
-            bar.console.print(_line(metrics), highlight=False)
+            bar.console.print(_line(metrics), highlight=False, soft_wrap=True)
 
         result = train(config, report, restore=state if resume else None)
     export_policy(state, out / "policy")
     print(json.dumps({**result.metrics, "policy": str(out / "policy")}, indent=2))
-    return 0
+    return OK
 
 
 def _drop_reports_after(log: Path, samples_seen: int) -> None:

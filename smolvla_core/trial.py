@@ -4,31 +4,46 @@ from dataclasses import dataclass
 
 import torch
 
-from smolvla_core.augment import jittered_dims
+from smolvla_core.augment import Augmentation, augmentations
 from smolvla_core.config import TrialConfig
-from smolvla_core.data.batch import BatchMaker
+from smolvla_core.data.batch import Batch, BatchMaker
+from smolvla_core.data.companions import refuse_held_out_episodes, refuse_other_rate, refuse_other_widths
 from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
+from smolvla_core.data.mixture import Mixture
 from smolvla_core.data.sampler import Curriculum, SampleStream, plan_curriculum
+from smolvla_core.errors import ConfigError
 from smolvla_core.evaluate import EvaluationSet, evaluation_set
 from smolvla_core.interface import Interface, resolve_interface
 from smolvla_core.learner import Learner
-from smolvla_core.objective import horizon_steps
+from smolvla_core.objective import scored_steps
 from smolvla_core.policy import check_policy, expected_cameras
+from smolvla_core.segments import gripper_dims
 from smolvla_core.weights import FrameWeights, frame_weights
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """A configuration resolved against its data: all of a trial but the policy's weights."""
+class Source:
+    """A dataset, resolved for training on it."""
 
     dataset: Dataset
-    split: Split
     interface: Interface
-    frames: EvaluationSet
     weights: FrameWeights
     curriculum: Curriculum
-    jittered: tuple[int, ...]
-    """Raw state dims that training jitter moves."""
+    augmentations: tuple[Augmentation, ...]
+    """Of training frames."""
+
+
+@dataclass(frozen=True)
+class Inputs(Source):
+    """A configuration resolved against its data: all of a trial but the policy's weights.
+
+    The dataset is the main one, which alone is split and scored.
+    """
+
+    split: Split
+    frames: EvaluationSet
+    others: tuple[Source, ...] = ()
+    """Datasets that are trained beside it, with all their episodes."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,15 @@ class Trial:
     maker: BatchMaker
     stream: SampleStream
     frames: EvaluationSet
+    others: tuple[tuple[BatchMaker, SampleStream], ...] = ()
+    """Of the datasets that are trained beside the main one."""
+
+    def training(self, first: int, count: int) -> tuple[Batch, ...]:
+        """Samples ``first .. first + count`` of the run, in one part for each dataset that they are of."""
+        feeds = ((self.maker, self.stream), *self.others)
+        return tuple(
+            maker.training(stream, first, count) for maker, stream in feeds if len(stream.samples(first, count))
+        )
 
 
 def resolve(config: TrialConfig) -> Inputs:
@@ -50,19 +74,52 @@ def resolve(config: TrialConfig) -> Inputs:
         UserError: one line that says what to change.
     """
     dataset = open_dataset(config.data)
-    horizon_steps(config.eval.horizon_s, dataset.fps, config.policy.chunk_size)
+    scored_steps(config, dataset.fps)
     split = split_episodes(config.data, len(dataset.lengths))
-    interface = resolve_interface(config, dataset, split, expected_cameras(config.policy))
+    expected = expected_cameras(config.policy)
+    interface = resolve_interface(config, dataset, split.train, expected)
     check_policy(config, interface)
-    rows = dataset.rows_of(split.train)
+    main = _source(config, dataset, interface, split.train)
     return Inputs(
-        dataset=dataset,
+        **vars(main),
         split=split,
-        interface=interface,
         frames=evaluation_set(config, dataset, split),
+        others=tuple(_companion(config, number, main, split) for number in range(1, len(config.data.train))),
+    )
+
+
+def _companion(config: TrialConfig, number: int, main: Source, split: Split) -> Source:
+    dataset = open_dataset(config.data, number)
+    refuse_other_rate(number, dataset, main.dataset)
+    episodes = tuple(range(len(dataset.lengths)))
+    cameras = [view.policy_key for view in main.interface.cameras]
+    try:
+        interface = resolve_interface(config, dataset, episodes, cameras, number)
+        refuse_other_widths(
+            number,
+            interface.state_width,
+            interface.action_width,
+            main.interface.state_width,
+            main.interface.action_width,
+        )
+        refuse_held_out_episodes(number, dataset, main.dataset, split)
+        check_policy(config, interface)
+        return _source(config, dataset, interface, episodes)
+    except ConfigError as error:
+        if str(error).startswith(f"data.train.{number}"):
+            raise
+        raise ConfigError(f"data.train.{number} ({dataset.root}): {error}") from None
+
+
+def _source(config: TrialConfig, dataset: Dataset, interface: Interface, episodes: tuple[int, ...]) -> Source:
+    gripper_dims(config, dataset)  # wrong ones are refused also where no rule comes to use them
+    rows = dataset.rows_of(episodes)
+    return Source(
+        dataset=dataset,
+        interface=interface,
         weights=frame_weights(config, dataset),
         curriculum=plan_curriculum(config.curriculum, rows, dataset.progress[rows], config.optim.samples),
-        jittered=jittered_dims(config.augment, interface.selection),
+        augmentations=augmentations(config, interface),
     )
 
 
@@ -75,14 +132,22 @@ def prepare(config: TrialConfig) -> Trial:
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
     inputs = resolve(config)
-    learner = Learner(config, inputs.interface, inputs.weights)
-    maker = BatchMaker(
-        inputs.dataset,
-        inputs.interface,
-        config.policy.chunk_size,
-        learner.policy.config.max_action_dim,
-        inputs.jittered,
-        config.augment.gripper_jitter_m,
-    )
-    stream = SampleStream(inputs.curriculum, config.runtime.seed)
-    return Trial(inputs.dataset, inputs.split, learner, maker, stream, inputs.frames)
+    others = [(source.interface, source.weights) for source in inputs.others]
+    learner = Learner(config, inputs.interface, inputs.weights, others)
+    mixture = Mixture(config.data.shares, config.runtime.seed)
+
+    def feed(source: Source, number: int) -> tuple[BatchMaker, SampleStream]:
+        maker = BatchMaker(
+            source.dataset,
+            source.interface,
+            config.policy.chunk_size,
+            learner.policy.config.max_action_dim,
+            source.augmentations,
+            config.data.frame_stride,
+            number,
+        )
+        return maker, SampleStream(source.curriculum, config.runtime.seed, mixture, number)
+
+    maker, stream = feed(inputs, 0)
+    others_fed = tuple(feed(source, number) for number, source in enumerate(inputs.others, start=1))
+    return Trial(inputs.dataset, inputs.split, learner, maker, stream, inputs.frames, others_fed)

@@ -4,10 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from safetensors.torch import load_file
 
@@ -58,6 +60,23 @@ def predict_with_stock_lerobot(folder, trial, rows, noise, tmp_path):
     return np.load(tmp_path / "actions.npy")
 
 
+def predict_from_checkpoint(folder, trial, rows, noise, changes=None):
+    """Actions (B, T, A) that lerobot's own loaders give, in this process; ``changes`` to the raw state."""
+    policy = SmolVLAPolicy.from_pretrained(folder)
+    preprocess, postprocess = make_pre_post_processors(policy.config, folder)
+    state = trial.dataset.state[rows].copy()
+    for dims, value in (changes or {}).items():
+        state[:, dims] = value
+    observation = {"observation.state": torch.from_numpy(state)}
+    observation["task"] = [trial.dataset.task[episode] for episode in trial.dataset.episode[rows]]
+    if trial.dataset.task_info is not None:
+        observation["observation.task_info"] = torch.from_numpy(trial.dataset.task_info[rows])
+    for view, camera in zip(trial.learner.interface.cameras, trial.maker.cameras, strict=True):
+        observation[view.dataset_key] = camera.frames(rows).float() / 255
+    chunk = policy.predict_action_chunk(preprocess(observation), noise=torch.from_numpy(noise))
+    return postprocess(chunk).numpy()
+
+
 def predict_with_ours(trial, rows, noise):
     learner = trial.learner
     batch = trial.maker.validation(rows, noise, np.zeros(len(rows), dtype=np.float32))
@@ -71,8 +90,9 @@ def noise_for(trial, rows):
     return np.stack([evaluation_noise(0, int(row), 0, *shape) for row in rows])
 
 
-def test_stock_lerobot_gets_the_same_actions_from_the_raw_observation(eggs_root, cache_dir, tmp_path):
-    values = {"state__preset": "top32", "policy__chunk_size": 30, "eval__horizon_s": 1.0}
+@pytest.mark.parametrize("preset", ["top32", "winner23"])
+def test_stock_lerobot_gets_the_same_actions_from_the_raw_observation(eggs_root, cache_dir, tmp_path, preset):
+    values = {"state__preset": preset, "policy__chunk_size": 30, "eval__horizon_s": 1.0}
     trial = prepare(tiny_trial(eggs_root, cache_dir, **values))
     trial.learner.step(trial.maker.training(trial.stream, 0, 4), lr=1e-2)
     rows = trial.dataset.rows_of(trial.split.val)[[0, 17, 40]]
@@ -93,6 +113,57 @@ def test_stock_lerobot_gets_the_same_actions_from_the_raw_observation(eggs_root,
     np.testing.assert_allclose(stock, ours, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("preset", ["top31_base", "standard217"])
+def test_every_preset_is_exported_for_the_raw_observation(eggs_root, cache_dir, tmp_path, preset):
+    trial = prepare(tiny_trial(eggs_root, cache_dir, state__preset=preset, eval__horizon_s=0.3))
+    trial.learner.step(trial.maker.training(trial.stream, 0, 4), lr=1e-2)
+    rows = trial.dataset.rows_of(trial.split.val)[[0, 40]]
+    noise = noise_for(trial, rows)
+    ours = predict_with_ours(trial, rows, noise)
+    save_state(trial.learner, tmp_path / "state")
+    export_policy(tmp_path / "state", tmp_path / "policy")
+    np.testing.assert_allclose(
+        predict_from_checkpoint(tmp_path / "policy", trial, rows, noise), ours, rtol=1e-4, atol=1e-5
+    )
+    assert json.loads((tmp_path / "policy" / "smolvla_core.json").read_text())["needs"] == []
+
+
+def test_features_are_computed_by_a_step_of_the_saved_preprocessor(privileged_root, cache_dir, tmp_path, monkeypatch):
+    source = {"root": str(privileged_root), "task_info": {"basket": [3, 5]}}
+    values = {"state__preset": "winner23", "state__track": "open", "data__train": [source], "eval__horizon_s": 0.3}
+    features = ["contact_force", "basket_distance"]
+    trial = prepare(tiny_trial(privileged_root, cache_dir, state__features=features, **values))
+    for first in (0, 4, 8):
+        trial.learner.step(trial.maker.training(trial.stream, first, 4), lr=1e-2)
+    rows = trial.dataset.rows_of(trial.split.val)[[0, 30, 40]]
+    noise = noise_for(trial, rows)
+    ours = predict_with_ours(trial, rows, noise)
+    save_state(trial.learner, tmp_path / "state")
+    export_policy(tmp_path / "state", tmp_path / "policy")
+
+    # lerobot imports the step by itself
+    monkeypatch.delitem(sys.modules, "smolvla_core.lerobot_step")
+    loaded = predict_from_checkpoint(tmp_path / "policy", trial, rows, noise)
+    np.testing.assert_allclose(loaded, ours, rtol=1e-4, atol=1e-5)
+    # an effort that only the feature looks at changes the action
+    squeezed = predict_from_checkpoint(tmp_path / "policy", trial, rows, noise, {slice(136, 140): 100.0})
+    assert np.abs(squeezed - loaded).max() > 1e-4
+
+    card = json.loads((tmp_path / "policy" / "smolvla_core.json").read_text())
+    assert (card["state_features"], card["needs"]) == (features, ["smolvla_core"])
+    assert card["privileged_inputs"] == ["observation.task_info"]
+    readme = (tmp_path / "policy" / "README.md").read_text()
+    assert "loads only where the Python package `smolvla_core`" in readme
+    assert "standard track does not provide" in readme
+    trial = replace(trial, dataset=replace(trial.dataset, task_info=None))
+    with pytest.raises(DataError, match="the observation has no 'observation.task_info'"):
+        predict_from_checkpoint(tmp_path / "policy", trial, rows, noise)
+    # and says what is missing where the package is not installed
+    monkeypatch.setitem(sys.modules, "smolvla_core.lerobot_step", None)
+    with pytest.raises(ImportError, match="smolvla_core.lerobot_step' is installed"):
+        predict_from_checkpoint(tmp_path / "policy", trial, rows, noise)
+
+
 def test_export_of_a_pretrained_policy_keeps_its_precisions(eggs_root, lookalike, cache_dir, tmp_path):
     cameras = {f"camera{i + 1}": f"observation.images.rgb.{name}" for i, name in enumerate(("head", "left_wrist"))}
     values = {"state__preset": "top32", "policy__pretrained": str(lookalike), "data__cameras": cameras}
@@ -102,7 +173,11 @@ def test_export_of_a_pretrained_policy_keeps_its_precisions(eggs_root, lookalike
     save_state(trial.learner, tmp_path / "state")
     export_policy(tmp_path / "state", tmp_path / "policy")
     stored = load_file(tmp_path / "policy" / "model.safetensors")
-    assert all(torch.equal(stored[name], value) for name, value in trial.learner.trained.items() if name != STATE_PROJ)
+    assert all(
+        torch.equal(stored[name], value)
+        for name, value in trial.learner.trained.items()
+        if name != f"{STATE_PROJ}.weight"
+    )
     stock = predict_with_stock_lerobot(tmp_path / "policy", trial, rows, noise, tmp_path)
     # stock lerobot rounds the expert to its VLM's precision when it loads any policy; so do we, to compare
     for name, value in SmolVLAPolicy(trial.learner.policy.config).named_parameters():

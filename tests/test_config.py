@@ -45,8 +45,10 @@ def test_lr_scaling_is_relative_to_batch_8():
     assert config.optim.peak_lr == pytest.approx(2e-4)
 
 
-def test_yaml_round_trip():
-    config = TrialConfig.from_dict(DATA).with_values({"eval.at": [100, 200], "optim.final_lr": 1e-7})
+@pytest.mark.parametrize("state", [{}, {"keys": ["base_qvel"]}, {"indices": [3, 1]}, {"features": "contact_force"}])
+def test_yaml_round_trip(state):
+    values = {"eval.at": [100, 200], "optim.final_lr": 1e-7, "state": state}
+    config = TrialConfig.from_dict(DATA).with_values({k: v for k, v in values.items() if v})
     assert TrialConfig.from_dict(load_yaml(config.to_yaml(), "x")) == config
 
 
@@ -68,6 +70,16 @@ def test_yaml_round_trip():
         ({"optim.lr.x": 3}, "lr.x: 'lr' is a value, not a section; remove '.x'"),
         ({"optim.micro_batch": 9}, "optim.micro_batch is 9; it cannot exceed optim.batch_size (8)"),
         ({"data.val_fraction": 0.9}, "data.val_fraction + data.test_fraction is 1; it must stay below 1"),
+        ({"state.preset": "top31base"}, "state.preset: got 'top31base'; no such preset; did you mean 'top31_base'?"),
+        ({"state.preset": "top32", "state.keys": ["base_qvel"]}, "state.preset and state.keys are both given"),
+        ({"state.preset": None}, "state.preset is None; give a preset, state.keys or state.indices"),
+        ({"state.features": ["contact_force", "contact_force"]}, "a feature is listed twice"),
+        ({"state.features": ["basket_distance"]}, "observation.task_info), which the standard track forbids"),
+        ({"data.train": [{"root": "/x", "task_info": {"basket": [3, 9]}}]}, "of 2 or 3 dims, e.g. [13, 16]"),
+        ({"augment.color_views": 4}, "augment.color_views is 4, but no colour is jittered"),
+        ({"augment.color_same_draw": False}, "augment.color_same_draw is false, but no colour is jittered"),
+        ({"augment.hue": 0.6}, "augment.hue: got 0.6; input should be less than or equal to 0.5"),
+        ({"policy.max_state_dim": 33}, "policy.max_state_dim: got 33; input should be a multiple of 8"),
         (
             {"policy.freeze_vision_encoder": False},
             "policy.freeze_vision_encoder is false while policy.train_expert_only is true",

@@ -6,16 +6,19 @@ import pytest
 
 from smolvla_core.errors import ConfigError
 from smolvla_core.interface import Interface
-from smolvla_core.trial import prepare
+from smolvla_core.trial import prepare, resolve
 from tests.core_fixtures import tiny_trial
 
 
-def test_json_round_trip(trial_config):
-    interface = prepare(trial_config).learner.interface
+@pytest.mark.parametrize("state", [{"preset": "identity"}, {"preset": "winner23", "features": ["contact_force"]}])
+def test_json_round_trip(generic_root, eggs_root, cache_dir, state):
+    root = generic_root if state["preset"] == "identity" else eggs_root
+    interface = resolve(tiny_trial(root, cache_dir, state=state, eval__horizon_s=0.3)).interface
     again = Interface.from_dict(json.loads(json.dumps(interface.to_dict())))
     assert again.to_dict() == interface.to_dict()
     assert again.selection == interface.selection
     assert again.cameras == interface.cameras
+    assert again.features == interface.features
 
 
 def test_a_new_policy_takes_the_datasets_cameras(trial_config):

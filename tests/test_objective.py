@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
+from smolvla_core.config import TrialConfig
 from smolvla_core.errors import ConfigError
 from smolvla_core.objective import (
+    ScoredSteps,
     choose_frames,
     energy_scores,
     error_scale,
     evaluation_noise,
     frame_errors,
-    horizon_steps,
+    scored_steps,
 )
 
 
@@ -66,8 +68,30 @@ def test_chosen_frames_are_fixed():
 
 
 def test_horizon():
-    assert horizon_steps(1.0, 30, 30) == 30
+    def steps(**values):
+        return scored_steps(TrialConfig.from_dict({"data": {"train": [{"root": "/data"}]}}).with_values(values), 30)
+
+    assert steps(**{"policy.chunk_size": 30}) == ScoredSteps(30, 1, 1)
     with pytest.raises(ConfigError, match=r"eval.horizon_s is 1 s, 30 steps at 30 Hz.*at most 0.667"):
-        horizon_steps(1.0, 30, 20)
-    with pytest.raises(ConfigError, match="at least|between 1 step"):
-        horizon_steps(0.001, 30, 20)
+        steps(**{"policy.chunk_size": 20})
+    with pytest.raises(ConfigError, match="between 1 step"):
+        steps(**{"eval.horizon_s": 0.001})
+    # 10 steps of 1/10 s each reach as far as 30 of 1/30 s
+    assert steps(**{"policy.chunk_size": 10, "data.frame_stride": 3}) == ScoredSteps(10, 3, 1)
+    assert steps(**{"policy.chunk_size": 10, "data.frame_stride": 3, "eval.frame_stride": 6}) == ScoredSteps(5, 6, 2)
+    with pytest.raises(ConfigError, match=r"chunk_size \(9\) times data.frame_stride \(3\); set it to at most 0.9"):
+        steps(**{"policy.chunk_size": 9, "data.frame_stride": 3})
+    with pytest.raises(ConfigError, match="between 6 frames, the step that is scored, and"):
+        steps(**{"eval.horizon_s": 0.1, "data.frame_stride": 2, "eval.frame_stride": 6})
+
+
+def test_predictions_at_the_scored_stamps():
+    predicted = np.arange(12, dtype=np.float32).reshape(1, 1, 6, 2)
+    # of two steps the first, and of the velocity in dim 0 the mean
+    assert ScoredSteps(3, 2, 2).of(predicted, (0,))[0, 0].tolist() == [[1, 1], [5, 5], [9, 9]]
+    assert ScoredSteps(3, 2, 2).of(predicted, ())[0, 0].tolist() == [[0, 1], [4, 5], [8, 9]]
+    assert np.array_equal(ScoredSteps(6, 3, 1).of(predicted, (0,)), predicted)
+
+
+def test_noise_of_a_stride_is_that_of_its_time_stamps():
+    assert np.array_equal(evaluation_noise(0, 5, 1, 30, 4)[::3], evaluation_noise(0, 5, 1, 10, 4, stride=3))

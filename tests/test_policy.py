@@ -8,7 +8,7 @@ import torch
 
 from smolvla_core.config import TinyConfig
 from smolvla_core.errors import ConfigError
-from smolvla_core.policy import refuse_cut_instruction, widen_state, widened
+from smolvla_core.policy import refuse_cut_instruction
 from smolvla_core.tiny_vlm import tiny_vlm_folder
 from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
@@ -103,31 +103,3 @@ def test_another_kind_of_policy_is_refused(generic_root, cache_dir, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"type": "act"}))
     with pytest.raises(ConfigError, match="is a 'act' policy; a 'smolvla' one is needed"):
         prepare(tiny_trial(generic_root, cache_dir, policy__pretrained=str(tmp_path)))
-
-
-def test_widening_changes_no_output(trial_config):
-    trial = prepare(trial_config)
-    batch = trial.maker.training(trial.stream, 0, 4)
-    ones = torch.ones(4, 1)
-    before = trial.learner.per_sample_losses(batch, ones)
-    widen_state(trial.learner.policy, 224)
-    after = trial.learner.per_sample_losses(batch, ones)
-    assert trial.learner.policy.model.state_proj.in_features == 224
-    assert torch.allclose(before, after, rtol=1e-6, atol=1e-6)
-
-
-def test_widened_columns_go_where_they_are_sent():
-    linear = torch.nn.Linear(3, 2)
-    wide = widened(linear, 8, (5, 0))
-    assert torch.equal(wide.weight[:, [5, 0]], linear.weight[:, :2])
-    assert wide.weight[:, [1, 2, 3, 4, 6, 7]].count_nonzero() == 0
-    assert torch.equal(wide.bias, linear.bias)
-
-
-def test_standard217_trains_after_widening(eggs_root, cache_dir):
-    values = {"state__preset": "standard217", "policy__max_state_dim": 224, "eval__horizon_s": 0.3}
-    trial = prepare(tiny_trial(eggs_root, cache_dir, **values))
-    stats = trial.learner.step(trial.maker.training(trial.stream, 0, 4), lr=1e-4)
-    assert stats.grad_norm > 0
-    with pytest.raises(ConfigError, match="set policy.max_state_dim to 224"):
-        prepare(tiny_trial(eggs_root, cache_dir, state__preset="standard217", eval__horizon_s=0.3))

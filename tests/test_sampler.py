@@ -67,6 +67,14 @@ def test_second_half():
     assert sorted(curriculum.rows(200, 25)) == ROWS[25:].tolist()
 
 
+def test_a_histogram_of_the_stages_by_progress():
+    """Fifths of the episode in each half of the budget: even, then none below the middle."""
+    rows = curriculum_stream().rows(0, 400).reshape(2, 200)
+    full, late = (np.histogram(PROGRESS[half - ROWS[0]], bins=[0, 0.2, 0.4, 0.6, 0.8, 1])[0] for half in rows)
+    assert full.tolist() == [40] * 5
+    assert late.tolist() == [0, 0, 40, 80, 80]
+
+
 def test_share_and_start():
     curriculum = curriculum_stream(share=0.25, start=0.8)
     assert curriculum.rows(0, 100).min() < 125
@@ -92,9 +100,3 @@ def test_a_curriculum_resumes_sample_exactly():
 def test_no_late_frame_is_refused():
     with pytest.raises(ConfigError, match="no training frame has such progress"):
         plan_curriculum(CurriculumConfig(scheme="second_half", start=0.99), ROWS, PROGRESS, 400)
-
-
-def test_jitter_is_bounded_and_belongs_to_the_sample():
-    draws = stream().jitter(0, 200, 6)
-    assert np.abs(draws).max() <= 1
-    assert np.array_equal(stream().jitter(5, 1, 6)[0], draws[5])

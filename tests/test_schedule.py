@@ -41,3 +41,15 @@ def test_linear():
     config = OptimConfig(samples=1000, schedule="linear", final_lr=0.0)
     assert learning_rate(config, 250) == pytest.approx(7.5e-5)
     assert learning_rate(config, 1000) == 0.0
+
+
+@pytest.mark.parametrize("warmup", [0, 40_000])
+@pytest.mark.parametrize(("schedule", "end"), [("constant", 1e-4), ("cosine", 1e-6), ("linear", 1e-6)])
+@pytest.mark.parametrize("batch_size", [8, 32])
+def test_the_last_step_of_the_full_budget_has_the_final_rate(schedule, end, warmup, batch_size):
+    config = OptimConfig(samples=800_000, schedule=schedule, warmup_samples=warmup, batch_size=batch_size)
+    assert learning_rate(config, 800_000) == pytest.approx(end, rel=1e-9)
+    assert learning_rate(config, 800_000 - batch_size) == pytest.approx(end, rel=5e-3)
+    # and half of what lies after the warm-up is half of the way
+    middle = learning_rate(config, (800_000 + warmup) // 2)
+    assert middle == pytest.approx((1e-4 + end) / 2)

@@ -5,7 +5,7 @@ import pytest
 
 from smolvla_core.config import SegmentConfig
 from smolvla_core.errors import ConfigError
-from smolvla_core.segments import dilate, episode_segments, main, merge_gaps, moving
+from smolvla_core.segments import dilate, episode_segments, gripper_openings, main, merge_gaps, moving
 from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 
@@ -39,6 +39,28 @@ def test_an_episode_with_one_grasp():
     assert np.flatnonzero(found).tolist() == list(range(25, 35))
 
 
+def test_two_grasps_are_one_segment_where_the_gap_is_short():
+    openings = np.full((60, 1), 0.1, dtype=np.float32)
+    openings[20:31] = 0.0  # closes between frames 19 and 20, opens between 30 and 31
+    apart = SegmentConfig(threshold_m=0.05, window_s=0.2, merge_s=0.8, dilate_s=0.2)
+    # each change is seen 1 frame either way, 9 frames lie between; both are dilated by 2
+    assert np.flatnonzero(episode_segments(openings, apart, fps=10)).tolist() == [*range(17, 23), *range(28, 34)]
+    merged = apart.model_copy(update={"merge_s": 0.9})
+    assert np.flatnonzero(episode_segments(openings, merged, fps=10)).tolist() == list(range(17, 34))
+    # the threshold is a distance: what moves by exactly as much does not count
+    higher = apart.model_copy(update={"threshold_m": 0.1})
+    assert not episode_segments(openings, higher, fps=10).any()
+
+
+def test_an_opening_is_the_sum_of_a_grippers_joints(eggs_root, cache_dir):
+    config = tiny_trial(eggs_root, cache_dir, state__preset="top32", eval__horizon_s=0.3)
+    dataset = prepare(config).dataset
+    openings = gripper_openings(config, dataset)
+    for gripper, first in enumerate((193, 232)):
+        np.testing.assert_array_equal(openings[:, gripper], dataset.state[:, first] + dataset.state[:, first + 1])
+    assert openings.max() == pytest.approx(0.1, abs=0.01)
+
+
 def test_threshold_beyond_any_motion_is_refused(eggs_root, cache_dir):
     values = {"state__preset": "top32", "eval__horizon_s": 0.3, "weighting__scheme": "segment"}
     with pytest.raises(ConfigError, match=r"no gripper moves that much.*lower it"):
@@ -61,3 +83,5 @@ def test_the_page_to_look_at(eggs_root, cache_dir, tmp_path, capsys):
     page = (tmp_path / "segments.html").read_text()
     assert "episode 1" in page
     assert main([str(tmp_path / "none.yaml")]) == 2
+    assert main([str(file), "--dataset", "1"]) == 2
+    assert "--dataset: got 1; data.train lists 1, from 0" in capsys.readouterr().err

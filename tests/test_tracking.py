@@ -12,10 +12,10 @@ from mlflow.tracking import MlflowClient
 
 from smolvla_core.config import TrialConfig
 from tune import driver
-from tune.mlflow_entities import flatten, gain, metrics, study_note
-from tune.mlflow_store import Outbox, TrackingError, connect, mask, resolve_uri
-from tune.mlflow_tracker import MlflowTracker
 from tune.tracking import NullTracker, Tracker, make_tracker, reconcile
+from tune.tracking.mlflow_entities import flatten, metrics, study_note
+from tune.tracking.mlflow_store import Outbox, TrackingError, connect, mask, resolve_uri
+from tune.tracking.mlflow_tracker import MlflowTracker
 
 EXPERIMENT = "easter_eggs"
 DATASET = {"name": "eggs", "root": "/data/eggs", "episodes": 12, "frames": 3400, "fps": 30, "digest": "ab" * 32}
@@ -26,6 +26,7 @@ SUMMARY = {
     "metric": "val/critical_action_mse",
     "best": {"number": 1, "value": 0.4, "params": {"optim.batch_size": 16}},
     "baseline": {"number": 0, "name": "seed_baseline", "value": 0.5},
+    "gain": 0.2,
     "trials": {"complete": 2, "pruned": 1},
 }
 
@@ -217,19 +218,18 @@ def test_reconcile_closes_a_killed_drivers_runs_and_leaves_a_living_ones_alone(r
     try:
         assert process.stdout.readline().strip() == "running"
         uri = resolve_uri(None, run_dir)
-        assert reconcile(uri, EXPERIMENT) == 0
-        assert reconcile(uri, EXPERIMENT, run_dir) == 0
+        assert reconcile(uri, EXPERIMENT, run_dir.parent) == 0
         with pytest.raises(driver.StudyBusyError, match=f"run by process {process.pid}"):
             start(run_dir, resume=True)
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
-    assert reconcile(uri, EXPERIMENT) == 2
+    assert reconcile(None, None, run_dir.parent) == 2
     parent, trials = runs_of(client)
     assert parent.info.status == trials[0].info.status == "KILLED"
     assert trials[0].data.tags["why"] == "driver died"
-    assert reconcile(uri, EXPERIMENT) == 0
+    assert reconcile(uri, EXPERIMENT, run_dir.parent) == 0
 
 
 def test_the_next_study_of_an_experiment_closes_what_a_dead_one_left(run_dir, client):
@@ -245,7 +245,7 @@ def test_the_next_study_of_an_experiment_closes_what_a_dead_one_left(run_dir, cl
 
 
 def test_reconcile_of_a_store_that_is_not_there_makes_none(tmp_path):
-    assert reconcile(f"sqlite:///{tmp_path}/mlflow.db", EXPERIMENT) == 0
+    assert reconcile(f"sqlite:///{tmp_path}/mlflow.db", EXPERIMENT, tmp_path) == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -276,7 +276,7 @@ class Failing:
 def failing(client, monkeypatch) -> Failing:
     """What trackers made in the test talk to; away from the start."""
     failing = Failing(client)
-    monkeypatch.setattr("tune.mlflow_tracker.connect", lambda uri: failing)
+    monkeypatch.setattr("tune.tracking.mlflow_tracker.connect", lambda uri: failing)
     return failing
 
 
@@ -357,13 +357,13 @@ def test_no_tracking_is_a_tracker_too(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_flat_values_gain_and_note_by_hand():
+def test_flat_values_and_note_by_hand():
     assert flatten({"a": {"b": [1, 2], "c": None, "d": True}, "e": {}}) == {
         "a.b": "[1, 2]", "a.c": "null", "a.d": "true", "e": "{}",
     }  # fmt: skip
-    better = {"mode": "max", "best": {"number": 1, "value": 0.6}, "baseline": {"number": 0, "value": 0.4}}
-    assert gain(better) == pytest.approx(0.5)
-    assert gain({"best": {"value": 0.6, "number": 1}}) is None
+    worse = {"best": {"number": 1, "value": 0.6}, "baseline": {"number": 0, "value": 0.4}, "gain": -0.5}
+    assert "50.0% worse than the baseline" in study_note(worse, None)
+    assert "no baseline" in study_note({"best": {"value": 0.6, "number": 1}}, None)
     assert "No trial was completed" in study_note({}, None)
 
 

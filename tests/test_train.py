@@ -38,7 +38,10 @@ def test_another_seed_gives_others(trial_config):
     assert collect(trial_config)[1][-1]["train/loss"] != collect(other)[1][-1]["train/loss"]
 
 
-@pytest.mark.parametrize("values", [{}, {"optim__ema_decay": 0.9}, {"optim__schedule": "cosine"}])
+JITTERED = {"augment__brightness": 0.3, "augment__color_views": 3}
+
+
+@pytest.mark.parametrize("values", [{}, {"optim__ema_decay": 0.9}, {"optim__schedule": "cosine"}, JITTERED])
 def test_resume_is_exact(generic_root, cache_dir, tmp_path, values):
     config = tiny_trial(generic_root, cache_dir, eval__at=[8], **values)
     _, uninterrupted = collect(config)
@@ -101,6 +104,8 @@ def test_command_line(generic_root, cache_dir, tmp_path, capsys):
         ({"eval__horizon_s": 2.0}, ConfigError, "eval.horizon_s is 2 s, 20 steps at 10 Hz"),
         ({"state__preset": "top32"}, ConfigError, "set state.preset to identity"),
         ({"policy__max_state_dim": 8}, ConfigError, "10 dims are selected, policy.max_state_dim is 8"),
+        ({"policy__max_state_dim": 16}, ConfigError, "policy.max_state_dim is 16, the checkpoint has 32"),
+        ({"state__features": ["contact_force"]}, ConfigError, "contact_force needs R1Pro's named state"),
         ({"policy__tokenizer_max_length": 3}, ConfigError, "would be cut"),
         ({"eval__critical": "annotation"}, ConfigError, "nothing for the rule 'annotation'"),
         (

@@ -89,6 +89,34 @@ def test_schemes_on_the_task(eggs_root, cache_dir):
     assert np.corrcoef(found["segment"], found["annotation"])[0, 1] > 0.2
 
 
+def test_annotated_picks_and_places_count_by_the_factor(eggs_root, cache_dir):
+    from smolvla_core.data.annotations import load_annotations
+
+    values = {"state__preset": "top32", "eval__horizon_s": 0.3, "weighting__scheme": "annotation"}
+    config = tiny_trial(eggs_root, cache_dir, weighting__factor=2.5, **values)
+    dataset = prepare(config).dataset
+    expected = np.ones(len(dataset.frame))
+    for episode, spans in load_annotations(eggs_root).items():
+        for span in spans:
+            if "pick" in span.skill or "place" in span.skill:
+                expected[dataset.starts[episode] + span.start : dataset.starts[episode] + span.stop] = 2.5
+    assert set(expected) == {1.0, 2.5}
+    assert np.array_equal(frame_weights(config, dataset), expected)
+
+
+@pytest.mark.parametrize("scheme", ["temporal", "segment"])
+def test_each_step_of_the_chunk_has_the_weight_of_its_own_frame(eggs_root, cache_dir, scheme):
+    values = {"state__preset": "top32", "eval__horizon_s": 0.3, "weighting__alpha": 1.0, "weighting__scheme": scheme}
+    trial = prepare(tiny_trial(eggs_root, cache_dir, weighting__per_step=True, **values))
+    batch = trial.maker.training(trial.stream, 0, 16)
+    weights, found = frame_weights(trial.learner.config, trial.dataset), trial.learner.step_weights(batch)
+    assert found.shape == (16, 10)
+    for sample, row in enumerate(batch.rows.tolist()):
+        last = int(trial.dataset.rows_of((int(trial.dataset.episode[row]),))[-1])
+        assert found[sample].tolist() == [weights[min(row + step, last)] for step in range(10)]
+    assert (found[:, 1:] != found[:, :1]).any()
+
+
 def test_per_step_changes_the_gradient(eggs_root, cache_dir):
     values = {"state__preset": "top32", "eval__horizon_s": 0.3, "weighting__alpha": 2.0}
     norms = []

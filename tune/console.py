@@ -1,10 +1,13 @@
-"""What a running study says: one plain line an event."""
+"""What a running study says: one plain line an event; and how numbers are put into words."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 Say = Callable[[str], None]
+
+_ENDINGS = {"complete": "done", "pruned": "stopped", "failed": "FAILED"}
 
 
 def say_line(text: str) -> None:
@@ -29,30 +32,29 @@ class Events:
         self._width = len(str(max(trials - 1, 0)))
         self._best: dict[int, float] = {}
 
-    def note(self, text: str) -> None:
-        """Something about the study as a whole."""
-        self._say(f"{_clock()}  {text}")
+    def recall(self, rung: int, value: float) -> None:
+        """Take note of a value that an earlier session reported."""
+        self._is_best(rung, value)
 
     def started(self, number: int, name: str | None, params: Mapping[str, Any], samples: int) -> None:
         """A trial began, or goes on from ``samples``."""
         verb = f"continues from {samples:,} samples" if samples else "started"
-        self._trial(number, f"{verb}   {f'{name}: ' if name else ''}{format_params(params)}")
+        self._trial(number, f"{verb}   {f'{name}: ' if name else ''}{format_params(_short(params))}")
 
     def reported(self, number: int, metrics: Mapping[str, float], rung: int) -> None:
-        """A trial reported at a rung; a star marks the best value there so far."""
+        """A trial reported at a rung; the best value there so far is called so."""
         value = metrics.get(self._metric)
         if value is None:
             return
-        star = " *" if self._is_best(rung, value) else ""
+        samples, name = f"{int(metrics['samples_seen']):,}", self._metric.rpartition("/")[2]
         speed = metrics.get("train/samples_per_s")
         pace = f"   {speed:,.1f} samples/s" if speed is not None else ""
-        samples = f"{int(metrics['samples_seen']):,}"
-        self._trial(number, f"{samples:>9} samples   {self._metric} {value:.5g}{star}{pace}")
+        best = "   best so far" if self._is_best(rung, value) else ""
+        self._trial(number, f"{samples:>9} samples   {name} {value:.5g}{pace}{best}")
 
     def ended(self, number: int, state: str, reason: str | None) -> None:
         """A trial ended."""
-        verb = {"complete": "done", "pruned": "stopped", "failed": "FAILED"}.get(state, state)
-        self._trial(number, f"{verb}{f': {reason}' if reason else ''}")
+        self._trial(number, f"{_ENDINGS.get(state, state)}{f': {reason}' if reason else ''}")
 
     def retried(self, number: int, reason: str) -> None:
         """A trial's process died, and it is started again from its last state."""
@@ -62,7 +64,10 @@ class Events:
         self._say(f"{_clock()}  trial {number:>{self._width}}  {text}")
 
     def _is_best(self, rung: int, value: float) -> bool:
+        """Whether it beats an earlier value at the rung: a first one beats nothing."""
         before = self._best.get(rung)
+        if not math.isfinite(value):
+            return False
         better = before is None or (value < before if self._mode == "min" else value > before)
         if better:
             self._best[rung] = value
@@ -71,9 +76,31 @@ class Events:
 
 def format_params(params: Mapping[str, Any]) -> str:
     """``optim.batch_size=16  weighting.alpha=0.712``."""
-    return "  ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
-    )
+    return "  ".join(f"{key}={format_value(value)}" for key, value in params.items())
+
+
+def format_value(value: Any) -> str:
+    """A parameter's value, a number to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def counted(count: float, noun: str) -> str:
+    """``1 CPU``, ``0.5 GPUs``, ``1,435 frames``."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """``95 s``, ``12 min`` or ``3.4 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _short(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters without their sections, so that a line stays short; in full where two would look alike."""
+    names = [key.rpartition(".")[2] for key in params]
+    return {key if names.count(name) > 1 else name: params[key] for key, name in zip(params, names, strict=True)}
 
 
 def _clock() -> str:

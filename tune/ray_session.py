@@ -86,9 +86,9 @@ class Brake(Stopper):
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.reason: str | None = None
 
-    def pull(self) -> None:
-        """End the search as interrupted."""
-        self.reason = INTERRUPTED
+    def pull(self, reason: str = INTERRUPTED) -> None:
+        """End the search; the trials that run can be continued."""
+        self.reason = reason
 
     def __call__(self, trial_id: str, result: dict) -> bool:
         """No single trial is stopped."""

@@ -9,10 +9,14 @@ from ray.tune import Callback, Checkpoint
 
 from tune.asha import RungScheduler
 from tune.console import Events
+from tune.ray_session import Brake
 from tune.records import Records, Result
 from tune.searcher import FAILURE, RungSearch
 from tune.tracking import Tracker
 from tune.trainable import CURVE, TRACEBACK
+
+HOPELESS_AFTER = 3
+"""Trials that fail before any has reported, after which the search is given up."""
 
 
 class Recorder(Callback):
@@ -26,7 +30,8 @@ class Recorder(Callback):
         rungs: the last is the budget of a trial.
         names: of the warm starts; the first trials.
         make_config: parameters -> the whole configuration, nested.
-        restore: number -> checkpoint, of trials that are continued.
+        restore: number -> (checkpoint, samples seen), of trials that are continued.
+        brake: pulled when it is hopeless: the first trials all failed before they reported anything.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Recorder(Callback):
         names: list[str],
         make_config: Callable[[Mapping[str, Any]], dict[str, Any]],
         restore: Mapping[int, tuple[str, int]],
+        brake: Brake,
     ):
         self._records = records
         self._tracker = tracker
@@ -53,8 +59,10 @@ class Recorder(Callback):
         self._names = names
         self._make_config = make_config
         self._restore = dict(restore)
+        self._brake = brake
         self._running: dict[int, dict[str, str]] = {}
-        self._hosts: dict[int, str] = {}
+        self._failed_at_once = 0
+        self._any_report = any(trial.results for trial in records.trials())
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles its callbacks into a file that this package never loads."""
@@ -65,12 +73,15 @@ class Recorder(Callback):
         number = self._searcher.number(trial.trial_id)
         if number in self._running:  # its process died and it was started again
             return
-        params = self._searcher.params(number)
-        name = self._names[number] if number < len(self._names) else None
         checkpoint, samples = self._restore.pop(number, (None, 0))
         if checkpoint is not None:
             # what Ray itself does when it restores an experiment; the old state is deleted after the next
             trial.on_checkpoint(_TrainingResult(checkpoint=Checkpoint(checkpoint), metrics={}))
+        self._start(number, trial, samples)
+
+    def _start(self, number: int, trial: Any, samples: int = 0) -> None:
+        params = self._searcher.params(number)
+        name = self._names[number] if number < len(self._names) else None
         config = self._make_config(params)
         self._records.start_trial(number, name, params, config)
         self._tracker.start_trial(number, name, params, config)
@@ -80,10 +91,7 @@ class Recorder(Callback):
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Record a report."""
         number = self._searcher.number(trial.trial_id)
-        folder = result.get("checkpoint_dir_name")
-        path = f"{trial.storage.trial_fs_path}/{folder}" if folder else None
-        if path is not None and trial.storage.storage_filesystem.type_name != "local":
-            path = f"{trial.storage.storage_path.rstrip('/')}/{path.split(trial.storage.storage_fs_path, 1)[1].lstrip('/')}"
+        path = checkpoint_place(trial, result)
         report = Result(
             metrics=numbers(result),
             curve=tuple(numbers(point) for point in result.get(CURVE, ())),
@@ -97,13 +105,16 @@ class Recorder(Callback):
         if TRACEBACK in result:
             self._records.keep_traceback(number, result[TRACEBACK])
         if self._records.add_result(number, report) and report.failure is None:
+            self._any_report = True
             self._tracker.log_result(number, report.metrics, report.curve)
             reached = [rung for rung in self._rungs if rung <= report.samples_seen]
             self._events.reported(number, report.metrics, reached[-1] if reached else 0)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Record how it ended."""
+        """Record how it ended; one that the brake ended stays open, so that it can be continued."""
         number = self._searcher.number(trial.trial_id)
+        if self._brake.reason is not None and not (trial.last_result or {}).get("done"):
+            return
         cut = self._scheduler.cuts.get(number)
         reason = f"{cut.value:.5g} at {cut.rung:,} samples, the cut-off is {cut.cutoff:.5g}" if cut else None
         self._end(number, *ending(trial.last_result or {}, self._metric, self._rungs[-1], reason))
@@ -115,7 +126,8 @@ class Recorder(Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Record a trial whose process died once too often, or could not start."""
         number = self._searcher.number(trial.trial_id)
-        self._running.setdefault(number, {})
+        if number not in self._running:
+            self._start(number, trial)
         self._end(number, "failed", death_of(trial))
 
     def on_experiment_end(self, trials: list, **info: Any) -> None:
@@ -131,6 +143,23 @@ class Recorder(Callback):
         self._tracker.end_trial(number, state, reason, tags)
         self._records.end_trial(number, state, reason)
         self._events.ended(number, state, reason)
+        if state == "failed" and not self._any_report:
+            self._failed_at_once += 1
+            if self._failed_at_once >= HOPELESS_AFTER:
+                self._brake.pull(f"the first {self._failed_at_once} trials failed, the last one with: {reason}")
+
+
+def checkpoint_place(trial: Any, result: Mapping[str, Any]) -> str | None:
+    """Where Ray put a report's checkpoint: a path, or an address in a remote storage; None without one."""
+    folder, storage = result.get("checkpoint_dir_name"), trial.storage
+    if not folder:
+        return None
+    path = f"{storage.trial_fs_path}/{folder}"
+    if storage.storage_filesystem.type_name == "local":
+        return path
+    # Ray's own path lacks the scheme
+    inside = path.split(storage.storage_fs_path, 1)[1].lstrip("/")
+    return f"{storage.storage_path.rstrip('/')}/{inside}"
 
 
 def ending(last: Mapping[str, Any], metric: str, budget: int, cut: str | None) -> tuple[str, str | None]:

@@ -98,7 +98,7 @@ class Records:
         return len(_lines(self.run_dir / SESSIONS))
 
     def seconds_used(self) -> float:
-        """How long the sessions before this one lasted, up to their last record."""
+        """How long the study's sessions lasted so far, each up to its last record."""
         starts = [line["time"] for line in _lines(self.run_dir / SESSIONS)]
         events = sorted(
             t for trial in self.trials() for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
@@ -114,6 +114,8 @@ class Records:
         if (folder / "params.json").is_file():
             return
         folder.mkdir(parents=True, exist_ok=True)
+        for stale in ("results.jsonl", "outcome.json"):  # of one under this number that never came to start
+            (folder / stale).unlink(missing_ok=True)
         document = {"number": number, "name": name, "params": params, "config": config, "time": time.time()}
         _write(folder / "params.json", document)
 
@@ -127,12 +129,14 @@ class Records:
         return True
 
     def end_trial(self, number: int, state: str, reason: str | None) -> None:
-        """Record how a trial ended."""
+        """Record how a trial ended. One that was never started is not listed for it."""
         _write(self._folder(number) / "outcome.json", {"state": state, "reason": reason, "time": time.time()})
 
     def keep_traceback(self, number: int, text: str) -> None:
         """Keep what a failed trial's process last said, in ``error.txt``."""
-        (self._folder(number) / "error.txt").write_text(text, encoding="utf-8")
+        path = self._folder(number) / "error.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
     def trials(self) -> list[TrialRecord]:
         """Every recorded trial, by number.
@@ -140,17 +144,20 @@ class Records:
         Raises:
             DataError: a file was damaged.
         """
-        folders = sorted((self.run_dir / TRIALS).glob("[0-9]*"), key=lambda folder: int(folder.name))
-        return [self._trial(folder) for folder in folders if (folder / "params.json").is_file()]
+        folders = [folder for folder in (self.run_dir / TRIALS).glob("*") if folder.name.isdecimal()]
+        started = [folder for folder in folders if (folder / "params.json").is_file()]
+        return [self._trial(folder) for folder in sorted(started, key=lambda folder: int(folder.name))]
 
     def locate(self, checkpoint: str) -> str:
         """Where a recorded checkpoint is: an absolute path, or an address as it stands."""
-        return checkpoint if "://" in checkpoint else str(self.run_dir / checkpoint)
+        return checkpoint if "://" in checkpoint else str(self.run_dir.absolute() / checkpoint)
 
     def relative(self, path: str) -> str:
         """A path below the study's folder as it is recorded, so that the folder can be moved."""
-        inside = Path(path).is_relative_to(self.run_dir) if "://" not in path else False
-        return str(Path(path).relative_to(self.run_dir)) if inside else path
+        if "://" in path:
+            return path
+        place, root = Path(path).resolve(), self.run_dir.resolve()
+        return str(place.relative_to(root)) if place.is_relative_to(root) else path
 
     def _folder(self, number: int) -> Path:
         return self.run_dir / TRIALS / f"{number:03d}"
@@ -160,20 +167,13 @@ class Records:
         return max((int(line["metrics"].get("samples_seen", 0)) for line in lines), default=0)
 
     def _trial(self, folder: Path) -> TrialRecord:
-        head = _read(folder / "params.json")
-        outcome = _read(folder / "outcome.json") if (folder / "outcome.json").is_file() else None
+        head = _read(folder / "params.json", "number", "name", "params", "config", "time")
+        end = folder / "outcome.json"
+        outcome = Outcome(**_read(end, "state", "reason", "time")) if end.is_file() else None
         results = tuple(
             Result(**{**line, "curve": tuple(line.get("curve", ()))}) for line in _lines(folder / "results.jsonl")
         )
-        return TrialRecord(
-            head["number"],
-            head["name"],
-            head["params"],
-            head["config"],
-            head["time"],
-            results,
-            Outcome(**outcome) if outcome else None,
-        )
+        return TrialRecord(head["number"], head["name"], head["params"], head["config"], head["time"], results, outcome)
 
 
 def _end_of(trial: TrialRecord) -> float:
@@ -181,6 +181,7 @@ def _end_of(trial: TrialRecord) -> float:
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
         json.dump(document, file)
@@ -205,17 +206,20 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     documents = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             documents.append(json.loads(line))
-        except json.JSONDecodeError:  # cut off when its writer was killed
+        except ValueError:  # cut off when its writer was killed
             continue
     return documents
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *keys: str) -> dict[str, Any]:
+    """The document's values of these keys."""
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: damaged ({error}); restore it from a backup, or remove its folder") from None
-    return document
+        return {key: document[key] for key in keys}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: damaged ({type(error).__name__}: {error}); restore it from a backup, or remove its folder"
+        ) from None

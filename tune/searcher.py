@@ -3,26 +3,24 @@
 import json
 import math
 import os
-import warnings
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import BaseTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from tune.proposals import DefineByRun, checked, config_at, propose
 from tune.space import Space
 
-SpaceLike = Callable[[BaseTrial], dict[str, Any]] | Mapping[str, BaseDistribution]
-Outcome = Literal["complete", "pruned", "failed"]
-
+SpaceLike = DefineByRun | Mapping[str, BaseDistribution]
 FAILURE = "failure"
-"""Key of a result that says why the trial failed."""
+"""Key of a result that says why the trial failed; and of the Optuna trial's attribute with it."""
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -33,13 +31,16 @@ class RungSearch(Searcher):
     ``add_evaluated_point``, so that it cannot be rebuilt from records; a trial that ASHA stopped is
     told as complete with its low-budget value, so that unequal budgets are compared; and a trial
     that ends in NaN is never told at all. Here a stopped trial is told as pruned with its value at
-    each rung (which TPE ranks below those that went further), a failed one as failed.
+    each rung (which TPE ranks below those that went further), a failed one as failed; and no point
+    is suggested twice while the space has another.
 
-    The sampler of a trial is seeded by (``seed``, the trial's number): at one trial at a time a
-    search that is rebuilt by :meth:`restore_trial` goes on as if it had not been interrupted.
+    A suggestion is a function of (``seed``, the trial's number, the trials before it): at one trial
+    at a time a search that is rebuilt by :meth:`restore_trial` goes on as if it had not been
+    interrupted.
 
     Args:
-        space: draws the parameters of an Optuna trial (``tune.space.Space``), or distributions by name.
+        space: draws the parameters of an Optuna trial (``tune.space.Space``, or any function that
+            suggests them and may return constants to go with them), or distributions by name.
         metric: key of a result.
         mode: ``min`` or ``max``.
         rungs: levels of the resource at which trials are compared, ascending; the last is the budget.
@@ -50,7 +51,7 @@ class RungSearch(Searcher):
         study_name: in that database; a study of the same name there is replaced.
 
     Raises:
-        ValueError: a wrong ``mode`` or ``rungs``.
+        ValueError: a wrong ``mode`` or ``rungs``, or a warm start that is no point of the space.
     """
 
     def __init__(
@@ -71,16 +72,22 @@ class RungSearch(Searcher):
         if not rungs or any(rung <= 0 for rung in rungs) or list(rungs) != sorted(set(rungs)):
             raise ValueError(f"rungs are {list(rungs)}; they must be positive and strictly ascending")
         super().__init__(metric=metric, mode=mode)
-        self._space: Callable[[BaseTrial], dict[str, Any]] = space if callable(space) else Space(dict(space))
+        self._space: DefineByRun = space if callable(space) else Space(dict(space))
         self._rungs = tuple(rungs)
         self._resource = resource
         self._seed = seed
-        self._warm_start = [dict(point) for point in warm_start]
-        self._study = _new_study(storage, study_name, mode)
+        self._warm_start = [checked(self._space, point) for point in warm_start]
+        self._open_study = partial(_new_study, storage, study_name, mode)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with no trials."""
+        self._study = self._open_study()
         self._open: dict[int, optuna.Trial] = {}
         self._seen: dict[int, dict[int, float]] = {}
         self._params: dict[int, dict[str, Any]] = {}
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int, str] = {}
+        self._given: set[int] = set()
         self._to_continue: deque[int] = deque()
         self._numbers: dict[str, int] = {}
 
@@ -103,10 +110,18 @@ class RungSearch(Searcher):
         self._observe(self._numbers[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna how a trial ended. Ray skips ``on_trial_result`` for the last result of a stopped trial."""
+        """Tell Optuna how a trial ended; a second call changes nothing.
+
+        Ray skips :meth:`on_trial_result` for the last result of a stopped trial, and calls this
+        again when stopping a trial fails.
+        """
         number = self._numbers[trial_id]
+        if number in self._outcomes:
+            return
         if result:
             self._observe(number, result)
+            if FAILURE in result:
+                self._open[number].set_user_attr(FAILURE, str(result[FAILURE]))
         self._tell(number, self._outcome(number, result, error))
 
     def restore_trial(
@@ -114,7 +129,7 @@ class RungSearch(Searcher):
         number: int,
         params: Mapping[str, Any],
         rung_results: Mapping[int, float],
-        outcome: Outcome | None,
+        outcome: str | None,
     ) -> None:
         """Put a recorded trial back; call it in the order of the numbers, before the first ``suggest``.
 
@@ -123,12 +138,20 @@ class RungSearch(Searcher):
                 suggested again.
             params: its parameters.
             rung_results: resource used -> value, at each report.
-            outcome: None for a trial that is to continue: it is suggested again, under its number.
+            outcome: ``complete``, ``pruned`` or ``failed``; None for a trial that is to continue: it is
+                suggested again, under its number.
+
+        Raises:
+            ValueError: the numbers do not ascend, no such outcome, or the parameters are no point of
+                the space.
         """
+        if outcome not in (None, *_STATES):
+            raise ValueError(f"outcome is {outcome!r}; it must be None or one of {', '.join(_STATES)}")
+        if number < self._count:
+            raise ValueError(f"trial {number} comes after trial {self._count - 1}; restore them in ascending order")
         while self._count < number:
             self._to_continue.append(self._ask())
-        self._study.enqueue_trial(dict(params))
-        self._ask(restored=True)
+        self._start(params)
         for used, value in sorted(rung_results.items()):
             self._observe(number, {self._resource: used, self.metric: value})
         if outcome is None:
@@ -148,19 +171,32 @@ class RungSearch(Searcher):
         values = dict(zip(self._rungs, intermediate_values or [], strict=False))
         if not pruned and not error:
             values[self._rungs[-1]] = value
+        self._given.add(self._count)  # it takes no warm start's turn
         self.restore_trial(self._count, parameters, values, "failed" if error else "pruned" if pruned else "complete")
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
-        """Refuse a metric or mode given to ``TuneConfig``: they are this searcher's arguments."""
-        return metric is None and mode is None
+        """Whether it takes its space from Ray's ``param_space``: it does not.
+
+        Raises:
+            ValueError: ``TuneConfig`` has another metric or mode.
+        """
+        if metric not in (None, self.metric) or mode not in (None, self.mode):
+            raise ValueError(
+                f"TuneConfig has metric {metric!r} and mode {mode!r}, the searcher has {self.metric!r} and "
+                f"{self.mode!r}; leave them out of TuneConfig"
+            )
+        return False
 
     def save(self, checkpoint_path: str) -> None:
         """Write all trials as JSON, for :meth:`restore`."""
+        ids = {number: trial_id for trial_id, number in self._numbers.items()}
         trials = [
             {
+                "id": ids.get(number),
                 "params": self._params[number],
                 "rungs": list(self._seen[number].items()),
                 "outcome": self._outcomes.get(number),
+                "given": number in self._given,
             }
             for number in range(self._count)
         ]
@@ -169,30 +205,39 @@ class RungSearch(Searcher):
         os.replace(part, checkpoint_path)
 
     def restore(self, checkpoint_path: str) -> None:
-        """Take up the trials that :meth:`save` wrote; those that were running are suggested again."""
+        """Take up the trials that :meth:`save` wrote, in place of those known so far.
+
+        Those that were running stay so, under Ray's ids: Ray continues them without asking.
+        """
+        self._forget()
         for number, trial in enumerate(json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))):
+            if trial["given"]:
+                self._given.add(number)
             self.restore_trial(number, trial["params"], dict(trial["rungs"]), trial["outcome"])
+            if trial["id"] is not None:
+                self._numbers[trial["id"]] = number
+                if trial["outcome"] is None:
+                    self._to_continue.remove(number)
 
     @property
     def _count(self) -> int:
         return len(self._params)
 
-    def _ask(self, restored: bool = False) -> int:
+    def _ask(self) -> int:
         number = self._count
-        self._study.sampler = self._sampler(number)
-        if not restored and number < len(self._warm_start):
-            self._study.enqueue_trial(self._warm_start[number])
+        turn = number - len(self._given)
+        warm = self._warm_start[turn] if turn < len(self._warm_start) else None
+        return self._start(warm or propose(self._study, self._space, seed=self._seed, number=number))
+
+    def _start(self, point: Mapping[str, Any]) -> int:
+        """Open the study's next trial at a point."""
+        number = self._count
+        self._study.enqueue_trial(checked(self._space, point))
         trial = self._study.ask()
         assert trial.number == number, f"Optuna's study holds {trial.number} trials, this search {number}"
-        self._params[number] = self._space(trial)
+        self._params[number] = config_at(self._space, trial)
         self._open[number], self._seen[number] = trial, {}
         return number
-
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
     def _observe(self, number: int, result: Mapping[str, Any]) -> None:
         used, value = result.get(self._resource), result.get(self.metric)
@@ -205,7 +250,7 @@ class RungSearch(Searcher):
         self._seen[number][rung] = float(value)
         self._open[number].report(float(value), rung)
 
-    def _outcome(self, number: int, result: Mapping[str, Any] | None, error: bool) -> Outcome:
+    def _outcome(self, number: int, result: Mapping[str, Any] | None, error: bool) -> str:
         value = (result or {}).get(self.metric)
         if error or not self._seen[number] or (result and FAILURE in result):
             return "failed"
@@ -213,24 +258,20 @@ class RungSearch(Searcher):
             return "failed"
         return "complete" if self._rungs[-1] in self._seen[number] else "pruned"
 
-    def _tell(self, number: int, outcome: Outcome) -> None:
-        values = self._seen[number]
-        if outcome != "failed" and not values:
-            outcome = "failed"
-        value = values[max(values)] if outcome == "complete" else None
-        self._study.tell(self._open.pop(number), value, state=_STATES[outcome])
+    def _tell(self, number: int, outcome: str) -> None:
+        value = self._seen[number].get(self._rungs[-1])
+        if outcome == "complete" and value is None:  # without a value at the full budget it compares with none
+            outcome = "pruned"
+        self._study.tell(self._open.pop(number), value if outcome == "complete" else None, state=_STATES[outcome])
         self._outcomes[number] = outcome
 
 
 def _new_study(storage: str | None, name: str, mode: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if storage is not None:
-        database = optuna.storages.RDBStorage(storage)
-        if name in optuna.study.get_all_study_names(database):
-            optuna.delete_study(study_name=name, storage=database)
-        return optuna.create_study(study_name=name, storage=database, direction=_direction(mode))
-    return optuna.create_study(direction=_direction(mode))
-
-
-def _direction(mode: str) -> str:
-    return {"min": "minimize", "max": "maximize"}[mode]
+    direction: Literal["minimize", "maximize"] = "minimize" if mode == "min" else "maximize"
+    if storage is None:
+        return optuna.create_study(direction=direction)
+    database = optuna.storages.RDBStorage(storage)
+    if name in optuna.study.get_all_study_names(database):
+        optuna.delete_study(study_name=name, storage=database)
+    return optuna.create_study(study_name=name, storage=database, direction=direction)

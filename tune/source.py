@@ -1,20 +1,20 @@
 """A YAML file as its author sees it: the value of every key, and the line it stands on."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from smolvla_core.config import TrialConfig, dotted_keys, expand_environment, load_yaml
+from smolvla_core.config import TrialConfig, dotted_keys, expand_environment, load_yaml, suggest
 from smolvla_core.errors import ConfigError
 
 Path_ = tuple[str | int, ...]
 """A place in the tree, e.g. ``("search", "optim.lr", "low")``."""
 
 SET = "--set"
-_BY_TRIAL_KEY = ("search",)  # mappings whose keys hold dots
-_NAMED = ("warm_start",)  # mappings of names to such mappings
+_TEXT = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
 class SpecError(ConfigError):
@@ -37,42 +37,57 @@ class Source:
 
     def located(self, error: SpecError) -> ConfigError:
         """The error as one line that begins with ``file:line``, or with ``--set`` where that brought it."""
-        if any(error.path[: len(path)] == path for path in self.changed):
-            return ConfigError(f"{SET}: {error}")
         path = error.path
+        below = [changed for changed in self.changed if path and changed[: len(path)] == path]
+        if any(path[: len(changed)] == changed for changed in self.changed) or (below and path not in self.lines):
+            return ConfigError(f"{SET}: {error}")
         while path and path not in self.lines:
             path = path[:-1]
-        line = self.lines.get(path)
-        return ConfigError(f"{self.name}:{line}: {error}" if line else f"{self.name}: {error}")
+        among = f" (with {SET} {'.'.join(map(str, below[0]))})" if below and len(path) > 1 else ""
+        return ConfigError(f"{self.name}:{self.lines.get(path, 1)}: {error}{among}")
 
 
 def read(text: str, name: str) -> tuple[dict[str, Any], Source]:
     """Parse a YAML mapping.
 
     Raises:
-        ConfigError: it is no YAML, no mapping, or a key stands twice in one mapping.
+        ConfigError: it is no YAML, no mapping, a key stands twice in one mapping or is no text, or a
+            value holds itself.
     """
     values = load_yaml(text, where=name)
     if not isinstance(values, dict):
-        raise ConfigError(f"{name}: expected a mapping with 'study', 'trial' and 'search', got {_kind(values)}")
+        raise ConfigError(
+            f"{name}:1: got {_kind(values)}; it must be a mapping with 'study', 'trial', 'search', 'budget' and 'asha'"
+        )
     lines: dict[Path_, int] = {}
-    _walk(yaml.compose(text, Loader=yaml.SafeLoader), (), lines, name)
+    _walk(yaml.compose(text, Loader=yaml.SafeLoader), (), (), lines, name)
     return values, Source(name, text, lines)
 
 
-def _walk(node: Any, path: Path_, lines: dict[Path_, int], name: str) -> None:
+def _walk(node: Any, path: Path_, above: tuple[Any, ...], lines: dict[Path_, int], name: str) -> None:
+    where = f"{name}:{node.start_mark.line + 1}: {'.'.join(map(str, path))}"
+    if any(node is other for other in above):
+        raise ConfigError(f"{where}: holds itself; remove the alias (*)")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             place = (*path, str(key.value))
             line = key.start_mark.line + 1
+            where = f"{name}:{line}: {'.'.join(map(str, place))}"
+            if key.tag not in _TEXT:
+                raise ConfigError(f"{where}: YAML reads this key as {_kind_of(key)}, not as text; put it in quotes")
             if place in lines:
-                raise ConfigError(f"{name}:{line}: {'.'.join(map(str, place))}: stands here and in line {lines[place]}")
+                raise ConfigError(f"{where}: stands here and in line {lines[place]}; remove one of them")
             lines[place] = line
-            _walk(value, place, lines, name)
+            _walk(value, place, (*above, node), lines, name)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             lines[*path, index] = value.start_mark.line + 1
-            _walk(value, (*path, index), lines, name)
+            _walk(value, (*path, index), (*above, node), lines, name)
+
+
+def _kind_of(node: Any) -> str:
+    tag = node.tag.rpartition(":")[2]
+    return {"bool": "true or false", "int": "a number", "float": "a number"}.get(tag, tag)
 
 
 def _kind(value: Any) -> str:
@@ -83,16 +98,16 @@ def assign(tree: Mapping[str, Any], assignments: Mapping[str, Any]) -> tuple[dic
     """A copy of a search's tree with ``--set`` applied; and the paths that were set.
 
     A key that begins with a section of ``TrialConfig`` is meant under ``trial``; ``null`` for a
-    parameter of ``search`` or for a warm start removes it.
+    parameter of ``search``, for a warm start or for a value of one removes it.
 
     Raises:
-        ConfigError: a path runs through a value.
+        ConfigError: a path runs through a value, or there is nothing to remove.
     """
     result: Any = dict(tree)
     paths = []
     for key, value in assignments.items():
         path = _parts(key)
-        removes = value is None and len(path) == 2 and path[0] in (*_BY_TRIAL_KEY, *_NAMED)
+        removes = value is None and (path[0], len(path)) in (("search", 2), ("warm_start", 2), ("warm_start", 3))
         result = _set(result, path, value, key, removes)
         paths.append(path)
     return result, tuple(paths)
@@ -102,21 +117,24 @@ def _parts(key: str) -> Path_:
     head, _, rest = key.partition(".")
     if head in TrialConfig.model_fields:
         return ("trial", *_indices(key))
-    if head in _BY_TRIAL_KEY and rest:
-        return (head, *_trial_key(rest))
-    if head in _NAMED and "." in rest:
+    if head == "search" and rest:
+        return (head, *_parameter(rest))
+    if head == "warm_start" and rest:  # below a warm start's name stands one key of the trial, dots and all
         name, _, trial_key = rest.partition(".")
-        return (head, name, *_trial_key(trial_key))
-    return (head, *_indices(rest)) if rest else (head,)
+        return (head, name, trial_key) if trial_key else (head, name)
+    return (head, *_indices(rest))
 
 
-def _trial_key(text: str) -> Path_:
+def _parameter(text: str) -> Path_:
     """``optim.lr.low`` -> ``("optim.lr", "low")``."""
-    known = [key for key in dotted_keys() if text == key or text.startswith(f"{key}.")]
+    weight = re.match(r"data\.train\.\d+\.weight(?=\.|$)", text)
+    keys = (*dotted_keys(), *([weight[0]] if weight else ()))
+    known = [key for key in keys if text == key or text.startswith(f"{key}.")]
     if not known:
         return (text,)
     key = max(known, key=len)
-    return (key, *_indices(text[len(key) + 1 :]))
+    rest = text[len(key) + 1 :]
+    return (key, "when", rest.removeprefix("when.")) if rest.startswith("when.") else (key, *_indices(rest))
 
 
 def _indices(text: str) -> Path_:
@@ -128,17 +146,22 @@ def _set(node: Any, path: Path_, value: Any, key: str, removes: bool) -> Any:
         return value
     head, rest = path[0], path[1:]
     if isinstance(head, int):
-        if not isinstance(node, list) or head >= len(node):
-            length = len(node) if isinstance(node, list) else 0
-            raise ConfigError(f"{SET} {key}: there is no entry {head}; the list holds {length}")
+        if not isinstance(node, list):
+            raise ConfigError(
+                f"{SET} {key}: '{head}' would be an entry of a list, and there is no list; remove '.{head}'"
+            )
+        if head >= len(node):
+            raise ConfigError(f"{SET} {key}: there is no entry {head}; the list holds {len(node)}, from 0")
         return [_set(item, rest, value, key, removes) if index == head else item for index, item in enumerate(node)]
     if node is not None and not isinstance(node, Mapping):
         raise ConfigError(f"{SET} {key}: '{head}' lies below a value, not a section; remove '.{head}'")
     copy = dict(node or {})
     if removes and not rest:
-        copy.pop(head, None)
+        if head not in copy:
+            raise ConfigError(f"{SET} {key}: there is nothing to remove{suggest(str(head), copy)}")
+        del copy[head]
         return copy
-    copy[str(head)] = _set(copy.get(head), rest, value, key, removes)
+    copy[head] = _set(copy.get(head), rest, value, key, removes)
     return copy
 
 
@@ -156,9 +179,3 @@ def expand(value: Any, path: Path_ = ()) -> Any:
         return expand_environment(value)
     except ConfigError as error:
         raise SpecError(path, str(error).removeprefix(": ")) from None
-
-
-def first_place(paths: Iterable[Path_], source: Source) -> Path_:
-    """The path that stands first in the file; the first given where none does."""
-    every = list(paths)
-    return min(every, key=lambda path: source.lines.get(path, 10**9)) if every else ()

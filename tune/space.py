@@ -1,9 +1,9 @@
 """The search space: ``SearchSpec`` -> Optuna's define-by-run space; sampled values -> ``TrialConfig``."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-from smolvla_core.config import TrialConfig, dotted_keys, set_dotted
-from tune.spec import CategoricalParam, FloatParam, IntParam, Scalar, SearchSpec
+from smolvla_core.config import TrialConfig, dotted_keys, set_dotted, weight_keys
+from tune.parameters import CategoricalParam, FloatParam, IntParam, Scalar
+from tune.spec import SearchSpec
 
 MOST_CORNERS = 2000
 _ABSENT = object()
@@ -46,22 +47,24 @@ class Space:
 
     def is_active(self, key: str, params: Mapping[str, Any]) -> bool:
         """Whether ``key`` acts at this point; ``params`` holds the active keys before it."""
+        known = {**self.fixed, **params}
         return all(
-            name in {**self.fixed, **params} and _among({**self.fixed, **params}[name], values)
-            for name, values in self.conditions.get(key, {}).items()
+            name in known and _among(known[name], values) for name, values in self.conditions.get(key, {}).items()
         )
 
     def corners(self, seed: int = 0) -> Iterator[dict[str, Any]]:
-        """Points at the ends of every parameter: all combinations, or a seeded choice of many."""
-        ends = {key: _ends(distribution) for key, distribution in self.distributions.items()}
-        count = reduce(lambda product, values: product * len(values), ends.values(), 1)
+        """Points at the ends of every parameter and at the values that conditions name: all
+        combinations, or a seeded choice of ``MOST_CORNERS``.
+        """
+        values_of = {key: self._tried_values(key) for key in self.distributions}
+        count = math.prod(map(len, values_of.values()))
         if count <= MOST_CORNERS:
-            drawn: Iterator[tuple[Any, ...]] = itertools.product(*ends.values())
+            drawn: Iterator[tuple[Any, ...]] = itertools.product(*values_of.values())
         else:
             rng = np.random.default_rng(seed)
-            drawn = (tuple(v[rng.integers(len(v))] for v in ends.values()) for _ in range(MOST_CORNERS))
+            drawn = (tuple(v[rng.integers(len(v))] for v in values_of.values()) for _ in range(MOST_CORNERS))
         for values in drawn:
-            yield self.restrict(dict(zip(ends, values, strict=True)))
+            yield self.restrict(dict(zip(values_of, values, strict=True)))
 
     def restrict(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The active part of a point that gives every key a value."""
@@ -73,16 +76,37 @@ class Space:
 
     def cover(self) -> list[dict[str, Any]]:
         """Few points among which every choice, both ends of every number and every condition occur."""
-        wanted = {(key, repr(value)) for key, dist in self.distributions.items() for value in _ends(dist)}
+        corners = [(corner, {(key, repr(value)) for key, value in corner.items()}) for corner in self.corners()]
+        missing = set().union(*(items for _, items in corners))
         points: list[dict[str, Any]] = []
-        for corner in self.corners():
-            if not wanted:
-                break
-            found = {(key, repr(value)) for key, value in corner.items()} & wanted
-            if found:
-                points.append(corner)
-                wanted -= found
+        while missing:
+            point, items = max(corners, key=lambda corner: len(corner[1] & missing))
+            points.append(point)
+            missing -= items
         return points
+
+    def is_reachable(self, key: str) -> bool:
+        """Whether ``key`` is active at some point of the space."""
+        return any(key in corner for corner in self.of(key).corners())
+
+    def of(self, *keys: str) -> "Space":
+        """The part of the space that decides about some keys."""
+        return Space({name: self.distributions[name] for name in self._needed_by(keys)}, self.conditions, self.fixed)
+
+    def _needed_by(self, keys: Iterable[str]) -> list[str]:
+        """The keys and those that their conditions depend on, in order."""
+        found = set(keys)
+        for name in reversed(list(self.distributions)):  # a condition refers to earlier keys only
+            if name in found:
+                found |= self.conditions.get(name, {}).keys()
+        return [name for name in self.distributions if name in found]
+
+    def _tried_values(self, key: str) -> list[Any]:
+        distribution = self.distributions[key]
+        named = [value for when in self.conditions.values() for value in when.get(key, ())]
+        if isinstance(distribution, CategoricalDistribution):
+            return ends(distribution)
+        return list(dict.fromkeys([*ends(distribution), *(v for v in named if contains(distribution, v))]))
 
 
 def make_space(spec: SearchSpec) -> Space:
@@ -108,21 +132,50 @@ def to_distribution(param: FloatParam | IntParam | CategoricalParam) -> BaseDist
 
 
 def to_trial_config(spec: SearchSpec, params: Mapping[str, Any]) -> TrialConfig:
-    """The whole configuration of a trial; it reports at every rung.
+    """The whole configuration of a trial.
 
     Raises:
         ConfigError: the values do not go together.
     """
-    return TrialConfig.from_dict(set_dotted(spec.trial, {**params, "eval.at": list(spec.rungs[:-1])}))
+    return TrialConfig.from_dict(set_dotted(spec.trial, {**params, **shared_values(spec)}))
+
+
+def shared_values(spec: SearchSpec) -> dict[str, Any]:
+    """What the space gives to all trials alike: they report at every rung, and are scored at the
+    time stamps that all its frame strides have.
+    """
+    base = base_values(spec)
+    scored = base["eval.frame_stride"] or math.lcm(*map(int, every_value(spec, "data.frame_stride")))
+    return {"eval.at": list(spec.rungs[:-1]), "eval.frame_stride": scored}
+
+
+def every_value(spec: SearchSpec, key: str) -> list[Any]:
+    """All values of a key in the space, where it is a choice or a whole number; its one value if it is not searched."""
+    param = spec.search.get(key)
+    if param is None:
+        return [base_values(spec)[key]]
+    if isinstance(param, IntParam):
+        return list(range(param.low, param.high + 1, param.step))
+    return ends(to_distribution(param))
+
+
+def known_keys(spec: SearchSpec) -> dict[str, Any]:
+    """Every key that a condition or a search can name: the leaves of ``TrialConfig``, and the datasets' weights."""
+    data = spec.trial.get("data")
+    datasets = data.get("train") if isinstance(data, Mapping) else None
+    return dotted_keys() | weight_keys(len(datasets) if isinstance(datasets, list | tuple) else 0)
 
 
 def base_values(spec: SearchSpec) -> dict[str, Any]:
     """What every key of ``TrialConfig`` is where it is not searched: the fixed value, else the default."""
     values: dict[str, Any] = {}
-    for key, info in dotted_keys().items():
+    for key, info in known_keys(spec).items():
         node: Any = spec.trial
         for part in key.split("."):
-            node = node.get(part, _ABSENT) if isinstance(node, Mapping) else _ABSENT
+            if isinstance(node, list | tuple) and part.isdecimal():
+                node = node[int(part)]
+            else:
+                node = node.get(part, _ABSENT) if isinstance(node, Mapping) else _ABSENT
         values[key] = info.get_default(call_default_factory=True) if node is _ABSENT else node
     return values
 
@@ -148,11 +201,11 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
         return _among(value, distribution.choices)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    if isinstance(distribution, IntDistribution) and value != int(value):
-        return False
     assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if not distribution.low <= value <= distribution.high:
+        return False
     steps = (value - distribution.low) / distribution.step if distribution.step else 0.0
-    return distribution.low <= value <= distribution.high and abs(steps - round(steps)) < 1e-8
+    return abs(steps - round(steps)) < 1e-8
 
 
 def describe(distribution: BaseDistribution) -> str:
@@ -197,7 +250,8 @@ def _suggest(trial: BaseTrial, key: str, distribution: BaseDistribution) -> Any:
     raise TypeError(f"{key}: a {type(distribution).__name__} cannot be searched")
 
 
-def _ends(distribution: BaseDistribution) -> list[Any]:
+def ends(distribution: BaseDistribution) -> list[Any]:
+    """Every choice, or both ends of a number: the values that a space is tried at."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)

@@ -1,86 +1,46 @@
-"""``SearchSpec``: the schema of a search's YAML, and how it is read. Every rule stands here or in
-``tune.spec_checks``; all are applied before anything starts.
+"""``SearchSpec``: the schema of a search's YAML, and how it is read. Every rule stands here, in
+``tune.parameters`` or in ``tune.spec_checks``; all are applied before anything starts.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
-from smolvla_core.config import Section, explain, parse_assignments, suggest
+from smolvla_core.config import OptimConfig, Section, parse_assignments, suggest
 from smolvla_core.errors import ConfigError
-from tune.mlflow_store import resolve_uri
-from tune.source import Path_, Source, SpecError, assign, expand, read
+from tune.parameters import CategoricalParam, FloatParam, IntParam, Param, Scalar
+from tune.source import Source, SpecError, assign, expand, read
+from tune.spec_errors import explained
+from tune.tracking.mlflow_store import resolve_uri
 
-Scalar = bool | int | float | str | None
+__all__ = [
+    "METRICS",
+    "OBJECTIVE",
+    "Asha",
+    "Budget",
+    "CategoricalParam",
+    "FloatParam",
+    "IntParam",
+    "Objective",
+    "Param",
+    "Resources",
+    "Scalar",
+    "SearchSpec",
+    "Tracking",
+    "absolute",
+    "is_folder",
+    "is_uri",
+    "load_spec",
+]
+
 OBJECTIVE = "val/critical_action_mse"
 METRICS = (OBJECTIVE, "val/critical_action_l1", "val/critical_energy_score", "val/action_mse", "val/flow_loss")
 """What ``smolvla_core.evaluate`` scores; lower is better for each."""
-
-
-class FloatParam(Section):
-    """A real number between ``low`` and ``high``, both included."""
-
-    type: Literal["float"]
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(default=None, gt=0)
-    when: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
-    """Searched only where each of these keys has the value, or one of the values."""
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Self:
-        _check_bounds(self.low, self.high, self.log)
-        if self.log and self.step is not None:
-            raise ValueError("log and step are both given; give one of them")
-        return self
-
-
-class IntParam(Section):
-    """A whole number between ``low`` and ``high``, both included."""
-
-    type: Literal["int"]
-    low: int
-    high: int
-    log: bool = False
-    step: int = Field(default=1, ge=1)
-    when: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Self:
-        _check_bounds(self.low, self.high, self.log)
-        if self.log and self.step != 1:
-            raise ValueError("log and step are both given; give one of them")
-        return self
-
-
-class CategoricalParam(Section):
-    """One of ``choices``."""
-
-    type: Literal["categorical"]
-    choices: tuple[Scalar, ...] = Field(min_length=1)
-    when: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
-
-    @field_validator("choices")
-    @classmethod
-    def _different(cls, choices: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-        if len(set(map(repr, choices))) < len(choices):
-            raise ValueError("each choice must stand once")
-        return choices
-
-
-Param = Annotated[FloatParam | IntParam | CategoricalParam, Field(discriminator="type")]
-
-
-def _check_bounds(low: float, high: float, log: bool) -> None:
-    if low >= high:
-        raise ValueError(f"low is {low:g}; it must be below high ({high:g})")
-    if log and low <= 0:
-        raise ValueError(f"low is {low:g}; it must be above 0 where log is true")
 
 
 class Objective(Section):
@@ -109,7 +69,7 @@ class Asha(Section):
 
     grace_samples: int = Field(ge=1)
     """The first rung: no trial is stopped before it."""
-    reduction_factor: float = Field(default=3, gt=1)
+    reduction_factor: float = Field(default=3, ge=1.1)
     """eta: about one trial in eta goes on from a rung to the next."""
 
 
@@ -139,22 +99,31 @@ class Tracking(Section):
 class SearchSpec(Section):
     """A whole search. Read it with :func:`load_spec`, or :meth:`from_dict` to get readable errors."""
 
-    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    trial: dict[str, Any]
+    study: str = Field(examples=["easter_eggs"])
+    trial: dict[str, Any] = Field(examples=["{data: {train: [{root: /data/eggs}]}}"])
     """Fixed values of ``TrialConfig``, nested; what is absent has its default."""
-    search: dict[str, Param] = Field(min_length=1)
+    search: dict[str, Param] = Field(
+        min_length=1, examples=["{optim.lr: {type: float, low: 1.0e-5, high: 1.0e-3, log: true}}"]
+    )
     """Dotted key of ``TrialConfig`` -> the values to search."""
-    warm_start: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    warm_start: dict[str, dict[str, Scalar]] = Field(default_factory=dict, examples=["{baseline: {optim.lr: 1.0e-4}}"])
     """Name -> a point that is run first and never stopped early."""
-    objective: Objective = Objective()
-    budget: Budget
-    asha: Asha
-    resources: Resources = Resources()
+    objective: Objective = Field(default=Objective(), examples=[f"{{metric: {OBJECTIVE}, mode: min}}"])
+    budget: Budget = Field(examples=["{trials: 24}"])
+    asha: Asha = Field(examples=["{grace_samples: 16_000, reduction_factor: 3}"])
+    resources: Resources = Field(default=Resources(), examples=["{gpus: 1, cpus: 4}"])
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once. None: as many as the resources allow."""
-    tracking: Tracking = Tracking()
+    tracking: Tracking = Field(default=Tracking(), examples=["{experiment: easter_eggs}"])
     storage: str = "runs"
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("study")
+    @classmethod
+    def _names_a_folder(cls, study: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", study):
+            raise ValueError("it names a folder; begin with a letter or digit, then use letters, digits, _, . and -")
+        return study
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -166,7 +135,7 @@ class SearchSpec(Section):
         try:
             spec = cls.model_validate(values)
         except ValidationError as error:
-            raise _explained(error) from None
+            raise explained(error, cls) from None
         from tune.spec_checks import check
 
         check(spec)
@@ -175,8 +144,6 @@ class SearchSpec(Section):
     @property
     def samples(self) -> int:
         """The budget of one trial, in samples."""
-        from smolvla_core.config import OptimConfig
-
         return int((self.trial.get("optim") or {}).get("samples", OptimConfig().samples))
 
     @property
@@ -241,19 +208,29 @@ def absolute(tree: dict[str, Any]) -> dict[str, Any]:
     tracking = copy.get("tracking")
     if isinstance(tracking, Mapping) and isinstance(tracking.get("uri"), str):
         copy["tracking"] = {**tracking, "uri": resolve_uri(tracking["uri"], Path())}
-    trial = copy.get("trial")
-    data = trial.get("data") if isinstance(trial, Mapping) else None
-    if isinstance(trial, Mapping) and isinstance(data, Mapping):
-        data = dict(data)
+    if isinstance(copy.get("trial"), Mapping):
+        copy["trial"] = _absolute_trial(copy["trial"])
+    return copy
+
+
+def _absolute_trial(trial: Mapping[str, Any]) -> dict[str, Any]:
+    copy = dict(trial)
+    data, policy = copy.get("data"), copy.get("policy")
+    if isinstance(data, Mapping):
+        copy["data"] = {key: _absolute(value) if key == "cache_dir" else value for key, value in data.items()}
         if isinstance(data.get("train"), list):
-            data["train"] = [
+            copy["data"]["train"] = [
                 {**item, "root": _absolute(item["root"])} if isinstance(item, Mapping) and "root" in item else item
                 for item in data["train"]
             ]
-        if "cache_dir" in data:
-            data["cache_dir"] = _absolute(data["cache_dir"])
-        copy["trial"] = {**trial, "data": data}
+    if isinstance(policy, Mapping) and is_folder(policy.get("pretrained")):
+        copy["policy"] = {**policy, "pretrained": _absolute(policy["pretrained"])}
     return copy
+
+
+def is_folder(pretrained: Any) -> bool:
+    """Whether a ``policy.pretrained`` names a folder here, and no policy of the hub."""
+    return isinstance(pretrained, str) and Path(pretrained).expanduser().is_dir()
 
 
 def _absolute(path: Any) -> Any:
@@ -263,37 +240,3 @@ def _absolute(path: Any) -> Any:
 def is_uri(text: str) -> bool:
     """Whether it is an address (``s3://...``) and no path."""
     return bool(urlsplit(text).scheme) and "://" in text
-
-
-def _explained(error: ValidationError) -> SpecError:
-    """One line for the first mistake that pydantic found."""
-    first = error.errors()[0]
-    path = _without_tag(first["loc"])
-    kind = first["type"]
-    if kind == "extra_forbidden":
-        return SpecError(path, f"unknown key{suggest(str(path[-1]), _siblings(first['loc']))}")
-    if kind == "missing":
-        return SpecError(path[:-1], f"required key '{path[-1]}' is missing")
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        given = first["input"].get("type") if isinstance(first["input"], Mapping) else first["input"]
-        place = (*path, "type") if isinstance(first["input"], Mapping) and "type" in first["input"] else path
-        return SpecError(place, f"got {given!r}; 'type' must be float, int or categorical")
-    text = explain(error, SearchSpec).partition(": ")[2] or first["msg"]
-    return SpecError(path, text)
-
-
-def _without_tag(loc: Path_) -> Path_:
-    """Pydantic names the member of a union in the path; a user did not write it."""
-    if len(loc) > 2 and loc[0] == "search":
-        loc = (*loc[:2], *loc[3:])
-    return loc if "when" not in loc else loc[: loc.index("when") + 2]
-
-
-def _siblings(loc: Path_) -> list[str]:
-    models: dict[str, type[BaseModel]] = {"float": FloatParam, "int": IntParam, "categorical": CategoricalParam}
-    if len(loc) > 2 and loc[0] == "search":
-        return list(models[str(loc[2])].model_fields)
-    if len(loc) == 1:
-        return list(SearchSpec.model_fields)
-    annotation = SearchSpec.model_fields[str(loc[0])].annotation
-    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

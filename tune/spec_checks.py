@@ -4,33 +4,24 @@ Each check raises ``SpecError`` with the place of the first mistake. ``check_dat
 folder; the others need nothing but the specification.
 """
 
+import itertools
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from pydantic import ValidationError
 
-from smolvla_core.config import TrialConfig, dotted_keys, explain, set_dotted, suggest
+from smolvla_core.config import TrialConfig
+from tune.parameters import CategoricalParam
 from tune.source import Path_, SpecError
-from tune.space import (
-    Space,
-    base_values,
-    complete,
-    contains,
-    describe,
-    make_space,
-    sorted_by_condition,
-)
-from tune.spec import CategoricalParam, SearchSpec, is_uri
+from tune.space import Space, base_values, make_space, shared_values
+from tune.space_checks import check_conditions, check_corners, check_keys, check_reachable, check_warm_starts
+from tune.spec import SearchSpec, is_uri
+from tune.spec_errors import explained_trial, most_telling
 
-_SHARED = {
-    "data": "which data is trained on and held out",
-    "eval": "how trials are scored",
-    "runtime": "where a trial runs",
-}
+__all__ = ["check", "check_data", "is_uri"]
+
 INFO = "meta/info.json"
 
 
@@ -40,38 +31,37 @@ def check(spec: SearchSpec) -> None:
     Raises:
         SpecError: at the first mistake.
     """
-    _searched_keys(spec)
-    _conditions(spec)
     _fixed_values(spec)
+    check_keys(spec)
+    check_conditions(spec)
     space = make_space(spec)
-    _active_somewhere(spec, space)
-    _warm_starts(spec, space)
-    _corners(spec, space)
+    check_reachable(spec, space)
+    check_warm_starts(spec, space)
+    check_corners(spec, space)
     _rungs(spec, space)
-    if spec.budget.trials < len(spec.warm_start):
-        raise SpecError(
-            ("budget", "trials"),
-            f"got {spec.budget.trials}; it must be at least the number of warm starts ({len(spec.warm_start)})",
-        )
-    if spec.is_remote and spec.tracking.enabled and (spec.tracking.uri is None or "sqlite" in spec.tracking.uri):
-        raise SpecError(
-            ("tracking", "uri") if spec.tracking.uri else ("storage",),
-            f"storage is remote ({spec.storage}), where SQLite cannot live; set tracking.uri to a server or database "
-            "that every machine reaches, e.g. http://mlflow:5000",
-        )
+    _budget(spec)
+    _device(spec)
+    _remote(spec)
 
 
 def check_data(spec: SearchSpec) -> dict[str, Any]:
-    """The dataset is there, and the objective's horizon fits the shortest chunk of the space.
+    """The datasets are there, and the objective's horizon fits the shortest chunk of the space.
 
     Returns:
-        the dataset's ``meta/info.json``; empty for one on the hub.
+        the main dataset's ``meta/info.json``; empty for one on the hub.
 
     Raises:
         SpecError: at the first mistake.
     """
-    source = dict(spec.trial["data"]["train"][0])
-    place: Path_ = ("trial", "data", "train", 0, "root")
+    info, *_ = (_read_info(number, source) for number, source in enumerate(spec.trial["data"]["train"]))
+    if info:
+        _horizon(spec, float(info["fps"]))
+    return info
+
+
+def _read_info(number: int, source: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset's ``meta/info.json``; empty for one on the hub."""
+    place: Path_ = ("trial", "data", "train", number, "root")
     if source.get("root") is None:
         return {}
     root = Path(source["root"])
@@ -82,180 +72,105 @@ def check_data(spec: SearchSpec) -> dict[str, Any]:
         fps = float(info["fps"])
     except (OSError, ValueError, KeyError, TypeError):
         raise SpecError(place, f"{root}: has no readable {INFO}; give the folder of a LeRobot dataset") from None
-    _horizon(spec, fps)
+    if not fps > 0:
+        raise SpecError(place, f"{root / INFO}: fps is {fps:g}; it must be above 0, correct it")
     return info
-
-
-def _searched_keys(spec: SearchSpec) -> None:
-    known = dotted_keys()
-    for key in spec.search:
-        place = ("search", key)
-        if key not in known:
-            sections = [name for name in known if name.startswith(f"{key}.")]
-            hint = f"; it is a section, name a key in it, e.g. '{sections[0]}'" if sections else suggest(key, known)
-            raise SpecError(place, f"unknown key{hint}" if len(hint) < 200 else f"unknown key; see {_SCHEMA}")
-        section = key.partition(".")[0]
-        if section in _SHARED:
-            raise SpecError(
-                place, f"cannot be searched: {_SHARED[section]} is the same for all trials; set it under 'trial'"
-            )
-        if key == "optim.samples":
-            raise SpecError(
-                place, "cannot be searched: it is the budget that trials are compared at; set it under 'trial'"
-            )
-
-
-_SCHEMA = "smolvla_core/config.py"
-
-
-def _conditions(spec: SearchSpec) -> None:
-    known = dotted_keys()
-    for key, param in spec.search.items():
-        for name in param.when:
-            if name not in known:
-                raise SpecError(("search", key, "when", name), f"unknown key{suggest(name, [*spec.search, *known])}")
-    try:
-        sorted_by_condition({key: param.when for key, param in spec.search.items()}, list(spec.search))
-    except ValueError as circle:
-        raise SpecError(("search", str(circle), "when"), "the conditions run in a circle; remove one of them") from None
 
 
 def _fixed_values(spec: SearchSpec) -> None:
     """Unknown keys and wrong values under ``trial`` that no searched key can put right."""
-    if (spec.trial.get("eval") or {}).get("at"):
+    scored = spec.trial.get("eval")
+    if isinstance(scored, Mapping) and scored.get("at"):
         raise SpecError(("trial", "eval", "at"), "is set by the rungs of 'asha'; remove it")
     try:
         TrialConfig.model_validate(spec.trial)
     except ValidationError as error:
-        for mistake in error.errors():
-            loc = mistake["loc"]
-            if mistake["type"] == "value_error" and len(loc) <= 1:
-                continue  # keys that do not go together: decided with the searched values, below
-            if mistake["type"] == "missing":
-                raise SpecError(("trial", *loc[:-1]), f"required key '{loc[-1]}' is missing") from None
-            text = explain(_Only(mistake), TrialConfig)  # type: ignore[arg-type]
-            raise SpecError(("trial", *loc), text.partition(": ")[2]) from None
-
-
-class _Only:
-    """A pydantic error cut down to one of its mistakes."""
-
-    def __init__(self, mistake: Any):
-        self.mistake = mistake
-
-    def errors(self) -> list[Any]:
-        return [self.mistake]
-
-
-def _active_somewhere(spec: SearchSpec, space: Space) -> None:
-    seen = {key for corner in space.corners() for key in corner}
-    for key, param in spec.search.items():
-        for name, values in param.when.items():
-            options = values if isinstance(values, tuple) else (values,)
-            for value in options:
-                inside = name in spec.search and contains(space.distributions[name], value)
-                if name in spec.search and not inside:
-                    raise SpecError(
-                        ("search", key, "when", name),
-                        f"got {value!r}, which is never tried; it is searched over {describe(space.distributions[name])}",
-                    )
-        if key not in seen and all(name not in spec.search for name in param.when):
-            given = ", ".join(f"{name} is {space.fixed[name]!r}" for name in param.when)
-            raise SpecError(("search", key, "when"), f"never holds: {given}; search that key too, or remove this one")
-
-
-def _warm_starts(spec: SearchSpec, space: Space) -> None:
-    base = base_values(spec)
-    for name, point in spec.warm_start.items():
-        for key, value in point.items():
-            place = ("warm_start", name, key)
-            if key not in spec.search:
-                raise SpecError(place, f"is not searched{suggest(key, spec.search)}")
-            if not contains(space.distributions[key], value):
-                raise SpecError(place, f"got {value!r}; it is searched over {describe(space.distributions[key])}")
-        whole = complete(space, point, base)
-        for key in point:
-            if key not in whole:
-                when = ", ".join(f"{k} is {_either(v)}" for k, v in spec.search[key].when.items())
-                raise SpecError(("warm_start", name, key), f"acts only where {when}; remove it from this point")
-        for key, value in whole.items():
-            if not contains(space.distributions[key], value):
-                raise SpecError(
-                    ("warm_start", name),
-                    f"does not give '{key}', and its fixed or default value {value!r} is not searched "
-                    f"({describe(space.distributions[key])}); add it",
-                )
-        _together(spec, whole, ("warm_start", name))
-
-
-def _corners(spec: SearchSpec, space: Space) -> None:
-    for corner in space.corners(spec.seed):
-        _together(spec, corner, ("search",))
-
-
-def _together(spec: SearchSpec, params: Mapping[str, Any], place: Path_) -> None:
-    """The searched values make a valid trial with the fixed ones."""
-    try:
-        TrialConfig.model_validate(set_dotted(spec.trial, params))
-    except ValidationError as error:
-        loc = ".".join(map(str, error.errors()[0]["loc"]))
-        text = explain(error, TrialConfig)
-        named = [key for key in params if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", f"{loc} {text}")]
-        if not named and place == ("search",):  # the mistake lies among fixed values
-            raise SpecError(("trial", *error.errors()[0]["loc"]), text) from None
-        if place == ("search",):
-            place = ("search", named[0])
-        values = ", ".join(f"{key}={params[key]}" for key in named)
-        raise SpecError(place, f"{text}{f' (with {values})' if values else ''}") from None
+        # keys that do not go together are judged with the searched values, by `check_corners`
+        mistakes = [m for m in error.errors() if m["type"] != "value_error" or len(m["loc"]) > 1]
+        if mistakes:
+            raise explained_trial(most_telling(mistakes)) from None
 
 
 def _rungs(spec: SearchSpec, space: Space) -> None:
     grace, samples = spec.asha.grace_samples, spec.samples
     if grace >= samples:
         raise SpecError(
-            ("asha", "grace_samples"), f"got {grace}; it must be below optim.samples ({samples}), the budget of a trial"
+            ("asha", "grace_samples"),
+            f"got {grace}; it must be below optim.samples ({samples}), a trial's budget; try {max(1, samples // 9)}",
         )
     batch = int(max(_values(spec, space, "optim.batch_size")))
     rungs = spec.rungs
-    gap = min(after - before for before, after in zip((0, *rungs), rungs, strict=False))
-    if batch > gap:
+    if batch > rungs[0]:
         raise SpecError(
             ("asha", "grace_samples"),
-            f"rungs at {', '.join(map(str, rungs))} samples lie closer than the largest batch ({batch}), so that a "
-            "trial would skip one; raise grace_samples or reduction_factor",
+            f"the first rung, {rungs[0]}, lies below the largest batch ({batch}), which would be compared at more "
+            "samples than the others; raise grace_samples",
+        )
+    before, after = min(itertools.pairwise(rungs), key=lambda pair: pair[1] - pair[0])
+    if batch > after - before:
+        raise SpecError(
+            ("asha", "grace_samples"),
+            f"rungs {before} and {after} lie closer than the largest batch ({batch}), so that a trial would skip one; "
+            "change grace_samples or reduction_factor",
+        )
+
+
+def _device(spec: SearchSpec) -> None:
+    device = str(base_values(spec)["runtime.device"])
+    if device.startswith("cuda") and not spec.resources.gpus:
+        raise SpecError(
+            ("trial", "runtime", "device"),
+            f"got {device!r}, while resources.gpus is 0, so that a trial would see no GPU; set resources.gpus to 1",
+        )
+
+
+def _budget(spec: SearchSpec) -> None:
+    if spec.budget.trials < len(spec.warm_start):
+        raise SpecError(
+            ("budget", "trials"),
+            f"got {spec.budget.trials}; it must be at least the number of warm starts ({len(spec.warm_start)}), which "
+            "count as trials",
+        )
+
+
+def _remote(spec: SearchSpec) -> None:
+    uri = spec.tracking.uri
+    if not spec.is_remote or not spec.tracking.enabled:
+        return
+    if uri is None or uri.startswith(("sqlite:", "file:", "/")):
+        raise SpecError(
+            ("tracking", "uri") if uri else ("storage",),
+            f"storage is remote ({spec.storage}), where MLflow's {uri or 'SQLite file'} cannot live; set tracking.uri "
+            "to a server or database that every machine reaches, e.g. http://mlflow:5000",
         )
 
 
 def _horizon(spec: SearchSpec, fps: float) -> None:
-    steps = round(float(base_values(spec)["eval.horizon_s"]) * fps)
-    shortest = int(min(_values(spec, make_space(spec), "policy.chunk_size")))
-    if 1 <= steps <= shortest:
+    """The horizon holds a scored step, and lies within every chunk of the space."""
+    base, space = base_values(spec), make_space(spec)
+    steps, scored = round(float(base["eval.horizon_s"]) * fps), int(shared_values(spec)["eval.frame_stride"])
+    both = ("policy.chunk_size", "data.frame_stride")
+    points = (base | corner for corner in space.of(*(key for key in both if key in spec.search)).corners())
+    chunk, stride = min(((point[both[0]], point[both[1]]) for point in points), key=lambda pair: pair[0] * pair[1])
+    reach = int(chunk * stride)
+    if scored <= steps <= reach:
         return
-    place = ("trial", "eval", "horizon_s")
-    if "horizon_s" not in (spec.trial.get("eval") or {}) and "policy.chunk_size" in spec.search:
-        place = ("search", "policy.chunk_size", "")
+    place: Path_ = ("trial", "eval", "horizon_s")
+    if "horizon_s" not in (spec.trial.get("eval") or {}):
+        searched = both[0] in spec.search
+        place = ("search", both[0]) if searched else ("trial", "policy", "chunk_size")
+    least = "1 step" if scored == 1 else f"{scored} steps, the first that all frame strides of the space have,"
+    held = "" if stride == 1 else f" with data.frame_stride {stride}"
     raise SpecError(
-        tuple(part for part in place if part),
-        f"eval.horizon_s is {steps / fps:g} s, {steps} steps at {fps:g} Hz; it must lie between 1 step and the "
-        f"shortest policy.chunk_size ({shortest}); set eval.horizon_s to at most {shortest / fps:.3g}",
+        place,
+        f"a horizon of {base['eval.horizon_s']:g} s, {steps} steps at {fps:g} Hz; it must lie between {least} and "
+        f"the shortest policy.chunk_size ({chunk}{held}); set eval.horizon_s to at most {reach / fps:.3g}",
     )
 
 
-def _values(spec: SearchSpec, space: Space, key: str) -> Iterator[Any]:
+def _values(spec: SearchSpec, space: Space, key: str) -> list[Any]:
     """The values of a key in the space, its ends alone where it is a number."""
     if key not in spec.search:
-        yield base_values(spec)[key]
-        return
-    distribution: BaseDistribution = space.distributions[key]
+        return [base_values(spec)[key]]
     param = spec.search[key]
-    if isinstance(param, CategoricalParam):
-        yield from param.choices
-    else:
-        yield from (distribution.low, distribution.high)  # type: ignore[attr-defined]
-
-
-def _either(values: Any) -> str:
-    return " or ".join(map(str, values)) if isinstance(values, tuple) else str(values)
-
-
-__all__ = ["check", "check_data", "is_uri"]
+    return list(param.choices) if isinstance(param, CategoricalParam) else [param.low, param.high]

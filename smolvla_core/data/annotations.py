@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
 EPISODE_MAP = "meta/behavior_episodes.jsonl"
@@ -19,6 +20,7 @@ class SkillSpan:
     """Frames ``start`` up to ``stop`` (not included) in which a skill is performed."""
 
     skill: str
+    """Its description; several, where it has several, with ', ' between them."""
     start: int
     stop: int
 
@@ -40,14 +42,19 @@ def load_annotations(root: Path) -> dict[int, list[SkillSpan]] | None:
     if not map_file.is_file():
         return None
     annotations = {}
-    for number, line in enumerate(map_file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
+    number = 0
+    try:
+        for line in map_file.read_text(encoding="utf-8").splitlines():
+            number += 1
             row = json.loads(line)
-            episode, length, name = int(row["episode_index"]), int(row["length"]), row["annotation"]
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"{map_file}: line {number} is damaged; import the dataset again") from None
-        if name is not None:
-            annotations[episode] = read_annotation(Path(root) / name, length)
+            name = row["annotation"]
+            if name is not None:
+                spans = read_annotation(Path(root) / _inside(name), int(row["length"]))
+                annotations[int(row["episode_index"])] = spans
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        raise DataError(f"{map_file}: line {number} is damaged; import the dataset again") from None
     return annotations or None
 
 
@@ -59,11 +66,17 @@ def read_annotation(path: Path, length: int) -> list[SkillSpan]:
     """
     try:
         annotation = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(f"{path}: the annotation cannot be read as JSON; download it again") from None
+    except FileNotFoundError:
+        raise DataError(f"{path}: the annotation is missing; download or import it again") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: the annotation is not valid JSON; download it again") from None
     try:
         return skill_spans(annotation, length)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except KeyError as error:
+        raise DataError(f"{path}: not a BEHAVIOR annotation, it lacks {error}; download it again") from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"{path}: not a BEHAVIOR annotation ({error}); download it again") from None
 
 
@@ -88,7 +101,14 @@ def skill_spans(annotation: Mapping[str, Any], length: int) -> list[SkillSpan]:
 
 def manipulation_spans(spans: Iterable[SkillSpan]) -> list[SkillSpan]:
     """The picks and places among ``spans``: where a hand's precision decides the task."""
-    return [span for span in spans if span.skill.lower().startswith(MANIPULATIONS)]
+    return [span for span in spans if any(part.startswith(MANIPULATIONS) for part in span.skill.lower().split(", "))]
+
+
+def _inside(name: str) -> Path:
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{name!r} leaves the dataset")
+    return path
 
 
 def _strings(value: Any) -> Iterator[str]:

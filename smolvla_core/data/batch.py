@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smolvla_core.augment import jitter_positions
+from smolvla_core.augment import Augmentation, RawFrames, augment
 from smolvla_core.data.dataset import ACTION, STATE, Dataset
 from smolvla_core.data.pictures import Camera
 from smolvla_core.data.sampler import SampleStream
@@ -42,13 +42,16 @@ class Batch:
     """(B, T, D) standard normal."""
     time: Tensor
     """(B,) in (0, 1]; 1 is pure noise."""
+    dataset: int = 0
+    """Number of the dataset that all its frames are of."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def slice(self, start: int, stop: int) -> Self:
         """The samples ``start .. stop`` of the batch."""
-        parts = {f.name: getattr(self, f.name)[start:stop] for f in fields(self) if f.name != "images"}
+        per_frame = (f.name for f in fields(self) if f.name not in ("images", "dataset"))
+        parts = {name: getattr(self, name)[start:stop] for name in per_frame}
         return replace(self, images=tuple(image[start:stop] for image in self.images), **parts)
 
 
@@ -60,8 +63,9 @@ class BatchMaker:
         interface: cameras, and state dims.
         chunk_size: action steps, T.
         action_dims: the policy's padded action dims, D.
-        jitter_dims: raw state dims that training jitter moves.
-        jitter_m: half-width of that jitter in metres.
+        augmentations: of training frames, in their order.
+        stride: recorded frames from an action of the chunk to the next.
+        number: of the dataset, among those that are trained on.
     """
 
     def __init__(
@@ -70,46 +74,52 @@ class BatchMaker:
         interface: Interface,
         chunk_size: int,
         action_dims: int,
-        jitter_dims: tuple[int, ...] = (),
-        jitter_m: float = 0.0,
+        augmentations: tuple[Augmentation, ...] = (),
+        stride: int = 1,
+        number: int = 0,
     ):
         self.dataset, self.interface = dataset, interface
+        self.stride, self.number = stride, number
         self.chunk_size, self.action_dims = chunk_size, action_dims
-        self.jitter_dims, self.jitter_m = jitter_dims, jitter_m
+        self.augmentations = augmentations
         self.cameras = [Camera(dataset, view.dataset_key) for view in interface.cameras]
 
     def training(self, stream: SampleStream, first: int, count: int) -> Batch:
-        """Samples ``first .. first + count`` of a stream, augmented."""
-        rows = stream.rows(first, count)
-        noise, time = stream.flow(first, count, self.chunk_size, self.action_dims)
-        state = self.dataset.state[rows]
-        if self.jitter_dims:
-            draws = stream.jitter(first, count, len(self.jitter_dims))
-            state = jitter_positions(state, self.jitter_dims, self.jitter_m, draws)
-        return self._assemble(rows, state, noise, time)
+        """Those of the samples ``first .. first + count`` that are of this dataset, augmented."""
+        samples = stream.samples(first, count)
+        frames = self._recorded(stream.rows_at(samples), samples)
+        noise, time = stream.flow_at(samples, self.chunk_size, self.action_dims, self.stride)
+        return self._assemble(augment(frames, self.augmentations), noise, time)
 
     def validation(self, rows: NDArray[np.int64], noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:
         """The given rows as they were recorded, with the given noise (B, T, D) and time (B,)."""
-        return self._assemble(rows, self.dataset.state[rows], noise, time)
+        return self._assemble(self._recorded(rows, np.full(len(rows), -1)), noise, time)
 
-    def _assemble(
-        self,
-        rows: NDArray[np.int64],
-        raw_state: NDArray[np.float32],
-        noise: NDArray[np.float32],
-        time: NDArray[np.float32],
-    ) -> Batch:
-        step_rows, is_pad = self.dataset.chunk_rows(rows, self.chunk_size)
+    def _recorded(self, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> RawFrames:
+        poses = self.dataset.task_info
+        return RawFrames(
+            samples=samples,
+            rows=rows,
+            images=tuple(camera.frames(rows) for camera in self.cameras),
+            state=self.dataset.state[rows],
+            task_info=None if poses is None else poses[rows],
+        )
+
+    def _assemble(self, frames: RawFrames, noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:
+        rows = frames.rows
+        step_rows, is_pad = self.dataset.chunk_rows(rows, self.chunk_size, self.stride)
+        action = self.dataset.chunk_actions(rows, self.chunk_size, self.stride)
         return Batch(
             rows=torch.from_numpy(rows),
             step_rows=torch.from_numpy(step_rows),
             tasks=tuple(self.dataset.task[episode] for episode in self.dataset.episode[rows]),
-            images=tuple(camera.frames(rows) for camera in self.cameras),
-            state=torch.from_numpy(raw_state[:, list(self.interface.selection.indices)]),
-            action=torch.from_numpy(self.dataset.action[step_rows]),
+            images=frames.images,
+            state=torch.from_numpy(self.interface.see(frames.state, frames.task_info)),
+            action=torch.from_numpy(action),
             is_pad=torch.from_numpy(is_pad),
             noise=torch.from_numpy(noise),
             time=torch.from_numpy(time),
+            dataset=self.number,
         )
 
 

@@ -22,10 +22,16 @@ from numpy.typing import NDArray
 from smolvla_core.config import DataConfig, DatasetSource
 from smolvla_core.data.legacy import converted, is_legacy
 from smolvla_core.errors import DataError
+from smolvla_core.r1pro import ACTION_WIDTH, BASE_VELOCITY
+from smolvla_core.state import release_of
 
 STATE = "observation.state"
 ACTION = "action"
 TIMESTAMP = "timestamp"
+TASK_INFO = "observation.task_info"
+SEGMENTATION = "seg_instance_id"
+"""Part of the keys of BEHAVIOR's segmentation videos, which their metadata does not mark as depth's are."""
+ROWS_AT_ONCE = 65_536
 MIN_STD = 1e-6
 """A dim that varies less than this is constant: it is shifted but not scaled."""
 
@@ -42,9 +48,12 @@ class Moments:
     @classmethod
     def of(cls, rows: NDArray[np.float32]) -> "Moments":
         """Moments of ``rows`` (n, D); a constant dim's ``std`` is 1, so that it is only shifted."""
-        wide = rows.astype(np.float64)
-        std = wide.std(axis=0)
-        return cls(wide.mean(axis=0), np.where(std < MIN_STD, 1.0, std), wide.min(axis=0), wide.max(axis=0))
+        mean = rows.mean(axis=0, dtype=np.float64)
+        # in parts: a million frames in double precision would take gigabytes
+        parts = (rows[start : start + ROWS_AT_ONCE] - mean for start in range(0, len(rows), ROWS_AT_ONCE))
+        std = np.sqrt(sum(np.square(part).sum(axis=0) for part in parts) / len(rows))
+        low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+        return cls(mean, np.where(std < MIN_STD, 1.0, std), low, high)
 
     def take(self, dims: tuple[int, ...]) -> "Moments":
         """The moments of some dims."""
@@ -83,6 +92,8 @@ class Dataset:
     """(E,) frames of each episode."""
     task: tuple[str, ...]
     """Instruction of each episode."""
+    task_info: NDArray[np.float32] | None = None
+    """(N, Q) object poses; None unless the configuration says where in them something stands."""
 
     @property
     def fps(self) -> int:
@@ -96,9 +107,10 @@ class Dataset:
 
     @property
     def camera_keys(self) -> tuple[str, ...]:
-        """RGB cameras of the dataset, in its own order."""
+        """RGB cameras of the dataset, in its own order: neither depth nor segmentation."""
         depth = set(self.meta.depth_keys)
-        return tuple(key for key in self.meta.camera_keys if key not in depth)
+        cameras = (key for key in self.meta.camera_keys if key not in depth)
+        return tuple(key for key in cameras if SEGMENTATION not in key.split("."))
 
     @property
     def robot_type(self) -> str | None:
@@ -110,31 +122,58 @@ class Dataset:
         parts = [np.arange(self.starts[e], self.starts[e] + self.lengths[e]) for e in episodes]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
-    def chunk_rows(self, rows: NDArray[np.int64], steps: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The next ``steps`` rows from each row, and which of them lie past the episode's end.
+    @property
+    def averaged_dims(self) -> tuple[int, ...]:
+        """Action dims that are velocities, so that one action in place of several is their mean."""
+        known = release_of(self.state.shape[1], self.robot_type) and self.action.shape[1] == ACTION_WIDTH
+        return BASE_VELOCITY if known else ()
+
+    def chunk_rows(
+        self, rows: NDArray[np.int64], steps: int, stride: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Every ``stride``-th row from each row on, and which of them lie past the episode's end.
 
         Returns:
             rows (B, T), the episode's last row repeated past its end; is_pad (B, T).
         """
-        offsets = rows[:, None] + np.arange(steps)[None, :]
+        offsets = rows[:, None] + stride * np.arange(steps)[None, :]
         last = (self.starts + self.lengths - 1)[self.episode[rows]][:, None]
         return np.minimum(offsets, last), offsets > last
 
+    def chunk_actions(self, rows: NDArray[np.int64], steps: int, stride: int = 1) -> NDArray[np.float32]:
+        """The actions (B, T, A) from each row on, each of which stands for ``stride`` recorded ones.
 
-def open_dataset(config: DataConfig) -> Dataset:
-    """Open the main dataset of a configuration, once per process.
+        It is the first of them, the position to be at; of a velocity it is the mean over those within
+        the episode, so that the robot gets as far. Past the episode's end its last action is repeated.
+        """
+        actions = self.action[self.chunk_rows(rows, steps, stride)[0]]
+        averaged = list(self.averaged_dims)
+        if stride > 1 and averaged:
+            every, beyond = self.chunk_rows(rows, steps * stride)
+            counted = np.where(beyond[:, :, None], 0.0, self.action[every][:, :, averaged])
+            within = (~beyond).reshape(len(rows), steps, stride).sum(axis=2)
+            mean = counted.reshape(len(rows), steps, stride, -1).sum(axis=2) / np.maximum(within, 1)[:, :, None]
+            actions[:, :, averaged] = np.where(within[:, :, None] > 0, mean, actions[:, :, averaged])
+        return actions
+
+
+def open_dataset(config: DataConfig, number: int = 0) -> Dataset:
+    """Open a dataset of a configuration, the main one by default, once per process.
 
     Raises:
         DataError: missing or damaged files, no state or action, a value that is not finite.
     """
-    return _open(config.train[0], config.cache_dir)
+    # trials that differ in how a dataset is used share what was read of it
+    as_read = config.train[number].model_copy(update={"weight": 1.0, "cameras": None})
+    return _open(as_read, config.cache_dir)
 
 
 @lru_cache(maxsize=4)
 def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     root = locate(source, cache_dir)
     meta = _read_metadata(source, root)
-    table = _read_columns(meta, root)
+    poses = source.task_info is not None
+    table = _read_columns(meta, root, (TASK_INFO,) if poses else ())
     state, action = _matrix(table, STATE, root), _matrix(table, ACTION, root)
     episode = table["episode_index"].to_numpy().astype(np.int64)
     starts, lengths = _boundaries(episode, meta.total_episodes, root)
@@ -144,12 +183,25 @@ def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     timestamp = _matrix(table, TIMESTAMP, root)[:, 0].astype(np.float64) if recorded else frame / meta.fps
     _refuse_non_finite(state, STATE, episode, frame, root)
     _refuse_non_finite(action, ACTION, episode, frame, root)
-    task_index = table["task_index"].to_numpy()[starts]
-    names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
-    tasks = tuple(names[int(index)] for index in task_index)
-    dataset = Dataset(meta, root, state, action, timestamp, episode, frame, starts, lengths, tasks)
+    task_info = _matrix(table, TASK_INFO, root) if poses else None
+    if task_info is not None:
+        _refuse_non_finite(task_info, TASK_INFO, episode, frame, root)
+    tasks = _instructions(meta, table["task_index"].to_numpy()[starts], root)
+    dataset = Dataset(meta, root, state, action, timestamp, episode, frame, starts, lengths, tasks, task_info)
     _refuse_missing_videos(dataset)
     return dataset
+
+
+def _instructions(meta: LeRobotDatasetMetadata, task_index: NDArray[np.int64], root: Path) -> tuple[str, ...]:
+    """The instruction of each episode, by its task."""
+    names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
+    unknown = next((episode for episode, index in enumerate(task_index) if int(index) not in names), None)
+    if unknown is not None:
+        raise DataError(
+            f"{root}: episode {unknown} is of task {task_index[unknown]}, which meta/tasks.parquet does not list; "
+            "fetch the dataset again"
+        )
+    return tuple(names[int(index)] for index in task_index)
 
 
 def locate(source: DatasetSource, cache_dir: str | None) -> Path:
@@ -170,6 +222,11 @@ def locate(source: DatasetSource, cache_dir: str | None) -> Path:
         info = json.loads(info_file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(f"{info_file}: not valid JSON (line {error.lineno}); fetch the file again") from None
+    fps = info.get("fps") if isinstance(info, dict) else None
+    if not isinstance(fps, int | float) or fps <= 0:
+        raise DataError(
+            f"{info_file}: 'fps' is {fps!r}; it must be a number above 0, correct it or fetch the file again"
+        )
     return converted(root, info, cache_dir) if is_legacy(info) else root.resolve()
 
 
@@ -193,25 +250,34 @@ def split_episodes(config: DataConfig, total: int) -> Split:
     n_val = max(1, round(config.val_fraction * total))
     n_test = max(1, round(config.test_fraction * total)) if config.test_fraction > 0 else 0
     if total - n_val - n_test < 1:
-        raise DataError(
-            f"data: {total} episode(s) cannot be split into training, validation and test; "
-            "record more, or set data.test_fraction to 0"
-        )
+        wanted = ("training", "validation", "test") if n_test else ("training", "validation")
+        way_out = "lower data.val_fraction or data.test_fraction"
+        if total < len(wanted):
+            way_out = "record more" + (", or set data.test_fraction to 0" if total == 2 else "")
+        episodes = f"{total} episode{'' if total == 1 else 's'}"
+        raise DataError(f"data: {episodes} cannot be split into {', '.join(wanted[:-1])} and {wanted[-1]}; {way_out}")
     parts = (order[n_val + n_test :], order[:n_val], order[n_val : n_val + n_test])
     train, val, test = (tuple(int(e) for e in np.sort(part)) for part in parts)
     return Split(train, val, test)
 
 
 def fingerprint(config: DataConfig) -> dict[str, Any]:
-    """What identifies the data of a run: name, folder, size, and a digest of its metadata."""
-    dataset = open_dataset(config)
+    """What identifies the data of a run: name, folder, size, and a digest of its metadata.
+
+    It is that of the main dataset; under ``others`` stand those that are trained beside it.
+    """
+    main, *others = (_identity(config, number) for number in range(len(config.train)))
+    return {**main, "others": others} if others else main
+
+
+def _identity(config: DataConfig, number: int) -> dict[str, Any]:
+    dataset, source = open_dataset(config, number), config.train[number]
     digest = hashlib.sha256()
     for file in sorted((dataset.root / "meta").rglob("*")):
         if file.is_file():
             digest.update(file.relative_to(dataset.root).as_posix().encode())
             digest.update(file.read_bytes())
     digest.update(dataset.action.tobytes())
-    source = config.train[0]
     return {
         "name": source.repo_id or Path(str(source.root)).name,
         "root": str(dataset.root),
@@ -224,8 +290,11 @@ def fingerprint(config: DataConfig) -> dict[str, Any]:
 
 def _read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
     for needed in ("meta/tasks.parquet", "meta/episodes", "data"):
-        if not (root / needed).exists():
+        files = [file for file in (root / needed, *(root / needed).rglob("*.parquet")) if file.is_file()]
+        if not files:  # lerobot would ask the hub for it
             raise DataError(f"{root}: '{needed}' is missing; the dataset is incomplete, fetch or convert it again")
+        for file in files:
+            _refuse_damaged(file)
     try:
         meta = LeRobotDatasetMetadata(source.repo_id or f"local/{root.name}", root=root)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -233,22 +302,32 @@ def _read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
     for key in (STATE, ACTION):
         if key not in meta.features:
             raise DataError(f"{root}: the dataset has no '{key}'; it has {', '.join(sorted(meta.features))}")
+    if source.task_info is not None and TASK_INFO not in meta.features:
+        raise DataError(
+            f"data.train: {root} has no '{TASK_INFO}', whose places task_info gives; import the dataset with "
+            "--keep-privileged, or remove task_info"
+        )
     return meta
 
 
-def _read_columns(meta: LeRobotDatasetMetadata, root: Path) -> pa.Table:
-    files = sorted((root / "data").rglob("*.parquet"))
-    if not files:
-        raise DataError(f"{root / 'data'}: no parquet file; the dataset is incomplete, fetch it again")
+def _read_columns(meta: LeRobotDatasetMetadata, root: Path, extra: tuple[str, ...]) -> pa.Table:
     tables = []
-    for file in files:
+    for file in sorted((root / "data").rglob("*.parquet")):
+        present = set(pq.read_schema(file).names)
+        wanted = [STATE, ACTION, "episode_index", "task_index", *extra, *({TIMESTAMP} & present)]
+        lacking = [column for column in wanted if column not in present]
+        if lacking:
+            raise DataError(f"{file}: has no column '{lacking[0]}'; convert the dataset again")
         try:
-            present = set(pq.read_schema(file).names)
-            wanted = [STATE, ACTION, "episode_index", "task_index", *({TIMESTAMP} & present)]
             tables.append(pq.read_table(file, columns=wanted))
         except (OSError, pa.ArrowException, KeyError) as error:
             raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
-    table = pa.concat_tables(tables).combine_chunks()
+    try:
+        table = pa.concat_tables(tables).combine_chunks()
+    except pa.ArrowException:
+        raise DataError(
+            f"{root / 'data'}: its files hold the same column with different types; convert the dataset again"
+        ) from None
     if len(table) != meta.total_frames:
         raise DataError(
             f"{root}: info.json promises {meta.total_frames} frames, data/ holds {len(table)}; fetch the dataset again"
@@ -291,14 +370,22 @@ def _refuse_non_finite(
 
 def _refuse_missing_videos(dataset: Dataset) -> None:
     meta = dataset.meta
-    for key in meta.video_keys:
+    # metadata may declare depth streams that were not downloaded and are never looked at
+    for key in (key for key in dataset.camera_keys if key in meta.video_keys):
         for path in sorted({meta.get_video_file_path(e, key) for e in range(meta.total_episodes)}):
             if not (dataset.root / path).is_file():
                 raise DataError(f"{dataset.root / path}: video of '{key}' is missing; fetch the dataset again")
 
 
+def _refuse_damaged(file: Path) -> None:
+    try:
+        pq.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def video_offsets(dataset: Dataset, key: str) -> tuple[list[Path], NDArray[np.float64]]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from smolvla_core.errors import DataError
+from smolvla_core.errors import ConfigError, DataError
 
 LEGACY_VERSION = "v2.1"
 CURRENT_MAJOR = "v3"
@@ -37,10 +37,20 @@ def is_legacy(info: Mapping[str, Any]) -> bool:
 
 
 def cache_home(cache_dir: str | None) -> Path:
-    """Folder for everything that can be made again."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "smolvla_core"
+    """Folder for everything that can be made again; it is there afterwards.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "smolvla_core" if cache_dir is None else Path(cache_dir)
+    home = home.expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"data.cache_dir: {home} cannot be made ({error.strerror}); set it to a folder that can be written to"
+        ) from None
+    return home
 
 
 def converted(root: Path, info: Mapping[str, Any], cache_dir: str | None) -> Path:
@@ -79,9 +89,10 @@ def _convert(root: Path, staging: Path, target: Path) -> None:
             convert_dataset(repo_id=f"local/{root.name}", root=linked, push_to_hub=False, force_conversion=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         shutil.rmtree(staging, ignore_errors=True)
-        reason = (str(error).splitlines() or [""])[0]
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
         raise DataError(
-            f"data.train: lerobot could not convert {root} from v2.1: {type(error).__name__}: {reason}"
+            f"data.train: lerobot could not convert {root} from v2.1 ({type(error).__name__}: {reason}); "
+            "the dataset is incomplete or damaged, fetch it again"
         ) from error
     os.replace(linked, target)
     shutil.rmtree(staging)

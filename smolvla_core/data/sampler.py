@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.config import CurriculumConfig
+from smolvla_core.data.keyed import keyed_generator
+from smolvla_core.data.mixture import Mixture
 from smolvla_core.errors import ConfigError
 
-_ORDER, _FLOW, _JITTER, _STAGE = 0, 1, 2, 3  # streams of random numbers, independent by their key
+# streams of random numbers, independent by their key; 2, and 10 upwards, are those of `augment`, 4 of `mixture`
+_ORDER, _FLOW, _STAGE = 0, 1, 3
 
 # lerobot.policies.smolvla.modeling_smolvla.VLAFlowMatching.sample_time
 TIME_ALPHA, TIME_BETA, TIME_SCALE, TIME_OFFSET = 1.5, 1.0, 0.999, 0.001
@@ -72,56 +75,65 @@ def plan_curriculum(
 
 
 class SampleStream:
-    """The training samples of a run.
+    """The training samples of a run that are of one dataset.
 
     Args:
         curriculum: which rows are drawn from; each pool is shuffled once an epoch.
-        seed: of the order, the noise, the times and the jitter.
+        seed: of the order, the noise and the times.
+        mixture: which samples are of which dataset. None: all of this one.
+        dataset: this one's number in the mixture.
     """
 
-    def __init__(self, curriculum: Curriculum, seed: int):
+    def __init__(self, curriculum: Curriculum, seed: int, mixture: Mixture | None = None, dataset: int = 0):
         self.curriculum, self.seed = curriculum, seed
+        self.mixture, self.dataset = mixture or Mixture.single(), dataset
         # an epoch's order is needed for many consecutive samples
         self._order = lru_cache(maxsize=4)(self._draw_order)
 
+    def samples(self, first: int, count: int) -> NDArray[np.int64]:
+        """Those of the samples ``first .. first + count`` that are of this dataset."""
+        return first + np.flatnonzero(self.mixture.datasets(first, count) == self.dataset)
+
     def rows(self, first: int, count: int) -> NDArray[np.int64]:
-        """Rows of samples ``first .. first + count``, shape (count,)."""
-        return np.array([self._row(sample) for sample in range(first, first + count)], dtype=np.int64)
+        """Rows of samples ``first .. first + count`` that are of this dataset."""
+        return self.rows_at(self.samples(first, count))
+
+    def rows_at(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of samples of this dataset, in their shape (n,)."""
+        return np.array([self._row(int(sample)) for sample in samples], dtype=np.int64)
 
     def flow(self, first: int, count: int, steps: int, dims: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Flow-matching noise (count, steps, dims) and time (count,) of consecutive samples.
+        """As :meth:`flow_at`, of consecutive samples."""
+        return self.flow_at(np.arange(first, first + count), steps, dims)
 
-        The noise of a shorter chunk is the beginning of a longer one's.
+    def flow_at(
+        self, samples: NDArray[np.int64], steps: int, dims: int, stride: int = 1
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Flow-matching noise (n, steps, dims) and time (n,) of samples.
+
+        The noise of a shorter chunk is the beginning of a longer one's, and that of a stride is every
+        stride-th of the chunk's without: an action's noise belongs to its time.
         """
-        noise = np.empty((count, steps, dims), dtype=np.float32)
-        time = np.empty(count, dtype=np.float32)
-        for position in range(count):
-            generator = keyed_generator(self.seed, _FLOW, first + position)
+        noise = np.empty((len(samples), steps, dims), dtype=np.float32)
+        time = np.empty(len(samples), dtype=np.float32)
+        for position, sample in enumerate(samples):
+            generator = keyed_generator(self.seed, _FLOW, int(sample))
             time[position] = generator.beta(TIME_ALPHA, TIME_BETA) * TIME_SCALE + TIME_OFFSET
-            noise[position] = generator.standard_normal((steps, dims), dtype=np.float32)
+            noise[position] = generator.standard_normal((steps * stride, dims), dtype=np.float32)[::stride]
         return noise, time
-
-    def jitter(self, first: int, count: int, dims: int) -> NDArray[np.float32]:
-        """Uniform numbers in [-1, 1) of consecutive samples, shape (count, dims)."""
-        draws = [
-            keyed_generator(self.seed, _JITTER, sample).uniform(-1, 1, dims) for sample in range(first, first + count)
-        ]
-        return np.asarray(draws, dtype=np.float32)
 
     def _row(self, sample: int) -> int:
         share = self.curriculum.late_share(sample)
         late = share == 1.0 or (share > 0.0 and keyed_generator(self.seed, _STAGE, sample).random() < share)
         pool = self.curriculum.late if late else self.curriculum.rows
         # each pool counts from where its stage begins, so that its first epoch is whole
-        position = sample - self.curriculum.first_late if late else sample
+        position = self.mixture.count_before(self.dataset, sample)
+        if late:
+            position -= self.mixture.count_before(self.dataset, self.curriculum.first_late)
         epoch, place = divmod(position, len(pool))
         return int(pool[self._order(late, epoch)[place]])
 
     def _draw_order(self, late: bool, epoch: int) -> NDArray[np.int64]:
         pool = self.curriculum.late if late else self.curriculum.rows
-        return keyed_generator(self.seed, _ORDER, int(late), epoch).permutation(len(pool))
-
-
-def keyed_generator(*key: int) -> np.random.Generator:
-    """A generator that is a pure function of its key of non-negative integers."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+        own = (self.dataset,) if self.dataset else ()
+        return keyed_generator(self.seed, _ORDER, int(late), epoch, *own).permutation(len(pool))

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from smolvla_core.errors import DataError
@@ -35,13 +38,21 @@ class VideoFacts:
 
 
 def write_hevc(path: Path, frames: Iterable[NDArray[np.uint8]], fps: int, pix_fmt: str = "yuv420p") -> None:
-    """Encode pictures (H, W, 3) uint8, H and W even, as HEVC in MP4; the same input gives the same bytes."""
+    """Encode pictures as HEVC in MP4; the same input gives the same bytes.
+
+    Args:
+        path: the new file; its folder is made.
+        frames: (H, W, 3) uint8 each, H and W even, all of one size.
+        fps: pictures a second.
+        pix_fmt: as FFmpeg calls it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as output:
-        stream = None
+        stream: VideoStream | None = None
         for picture in frames:
             if stream is None:
-                stream = output.add_stream("libx265", rate=fps, options=_x265_options(*picture.shape[:2]))
+                options = _x265_options(*picture.shape[:2])
+                stream = cast(VideoStream, output.add_stream("libx265", rate=fps, options=options))
                 stream.height, stream.width = picture.shape[:2]
                 stream.pix_fmt = pix_fmt
             output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -66,16 +77,16 @@ def inspect_video(path: Path) -> VideoFacts:
     if not path.is_file():
         raise DataError(f"{path}: the video is missing; download it")
     try:
-        with av.open(str(path)) as source:
+        with av.open(str(path), metadata_errors="ignore") as source:
             if not source.streams.video:
                 raise DataError(f"{path}: holds no video stream; download it again")
             stream = source.streams.video[0]
             ticks = [p.pts for p in source.demux(stream) if p.pts is not None and p.size]
-            seconds = np.sort(np.asarray(ticks, dtype=np.float64)) * float(stream.time_base or 0)
-            codec = stream.codec_context
-            return VideoFacts(codec.width, codec.height, codec.codec.canonical_name, codec.pix_fmt or "", seconds)
+            base, codec = float(stream.time_base or 0), stream.codec_context
+            facts = (codec.width, codec.height, codec.codec.canonical_name, codec.pix_fmt or "")
     except (FFmpegError, OSError) as error:
         raise DataError(f"{path}: the video cannot be read ({_reason(error)}); download it again") from None
+    return VideoFacts(*facts, np.sort(np.asarray(ticks, dtype=np.float64)) * base)
 
 
 def frames_at(path: Path, seconds: Sequence[float], tolerance: float) -> list[NDArray[np.uint8]]:
@@ -90,11 +101,11 @@ def frames_at(path: Path, seconds: Sequence[float], tolerance: float) -> list[ND
         One picture (H, W, 3) uint8 for each time.
 
     Raises:
-        DataError: a picture is missing there, or cannot be decoded.
+        DataError: a picture is missing there, or cannot be decoded whole.
     """
     pictures = []
     try:
-        with av.open(str(path)) as source:
+        with av.open(str(path), metadata_errors="ignore") as source:
             stream = source.streams.video[0]
             base = float(stream.time_base or 0)
             for second in seconds:
@@ -105,20 +116,21 @@ def frames_at(path: Path, seconds: Sequence[float], tolerance: float) -> list[ND
                     if picture is not None:
                         break
                 else:
-                    raise DataError(f"{path}: no picture at {second:.3f} s; download the video again")
+                    raise DataError(f"{path}: no whole picture at {second:.3f} s; download the video again")
                 pictures.append(picture)
     except (FFmpegError, OSError, IndexError) as error:
         raise DataError(f"{path}: a picture cannot be decoded ({_reason(error)}); download it again") from None
     return pictures
 
 
-def _first_from(source: "av.container.InputContainer", second: float, tolerance: float) -> NDArray[np.uint8] | None:
+def _first_from(source: InputContainer, second: float, tolerance: float) -> NDArray[np.uint8] | None:
+    """The picture at a time; None where the first from there on is later, or damaged."""
     for frame in source.decode(video=0):
         if frame.time is not None and frame.time >= second - tolerance:
-            near = frame.time <= second + tolerance
-            return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8) if near else None
+            good = frame.time <= second + tolerance and not frame.is_corrupt
+            return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8) if good else None
     return None
 
 
 def _reason(error: Exception) -> str:
-    return str(error).split(":")[0].splitlines()[0] if str(error) else type(error).__name__
+    return str(getattr(error, "strerror", None) or type(error).__name__)

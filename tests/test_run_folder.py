@@ -1,0 +1,232 @@
+"""A study's folder: its name, what is kept in it, and what a resumed study may change."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from smolvla_core.errors import ConfigError
+from tests.spec_yaml import loaded, written
+from tune.run_folder import (
+    GIVEN,
+    RESOLVED,
+    find_folder,
+    new_folder,
+    refuse_other_data,
+    resumed_spec,
+    stored_spec,
+    write_specification,
+)
+from tune.spec import SearchSpec, load_spec
+
+YAML = "study: eggs  # as the user wrote it\n"
+
+
+def spec_in(storage: Path, study: str = "eggs", **sections: object) -> SearchSpec:
+    values = {
+        "study": study,
+        "trial": {"data": {"train": [{"root": "/data/eggs"}]}, "optim": {"samples": 900, "lr": 1e-4}},
+        "search": {"weighting.alpha": {"type": "float", "low": 0.0, "high": 2.0}},
+        "warm_start": {"seed_baseline": {"weighting.alpha": 0.0}},
+        "budget": {"trials": 8, "hours": 2},
+        "asha": {"grace_samples": 100},
+        "storage": str(storage),
+    }
+    return SearchSpec.from_dict(values | sections)
+
+
+def started(storage: Path, name: str, **changes: object) -> Path:
+    folder = storage / name
+    write_specification(folder, spec_in(storage, **changes), YAML)
+    return folder
+
+
+def test_a_new_folder_is_named_by_study_and_time_and_not_made(tmp_path):
+    folder = new_folder(spec_in(tmp_path))
+    begun = time.strptime(folder.name, "eggs-%Y%m%d-%H%M%S")
+    assert abs(time.mktime(begun) - time.time()) < 60
+    assert folder.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_of_the_same_second_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda form: "20260131-120000")
+    names = []
+    for _ in range(3):
+        folder = new_folder(spec_in(tmp_path))
+        folder.mkdir()
+        names.append(folder.name)
+    assert names == ["eggs-20260131-120000", "eggs-20260131-120000-2", "eggs-20260131-120000-3"]
+
+
+def test_records_of_a_remote_study_are_local(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = spec_in(Path("unused")).model_copy(update={"storage": "s3://bucket/eggs"})
+    assert new_folder(spec).parent == tmp_path / "runs"
+
+
+def test_both_yamls_are_kept_whole(tmp_path):
+    folder = started(tmp_path, "eggs-20260131-120000")
+    assert (folder / GIVEN).read_text() == YAML
+    assert stored_spec(folder) == spec_in(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == [RESOLVED, GIVEN]
+
+
+def test_what_load_spec_reads_survives_the_folder(tmp_path):
+    """Numbers such as 1.0e-07, conditions, steps and warm starts come back as they were."""
+    spec = load_spec(written(tmp_path))[0]
+    write_specification(tmp_path / "run", spec, YAML)
+    assert stored_spec(tmp_path / "run") == spec
+    assert resumed_spec(tmp_path / "run", spec, 0) == spec
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path, monkeypatch):
+    folder = started(tmp_path, "eggs-20260131-120000")
+    before = (folder / RESOLVED).read_text()
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_specification(folder, spec_in(tmp_path, seed=1), YAML)
+    assert (folder / RESOLVED).read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("names", "newest"),
+    [
+        (["eggs-20260131-120000", "eggs-20260130-235959"], "eggs-20260131-120000"),
+        (["eggs-20260131-120000", "eggs-20260131-120000-2", "eggs-20260131-120000-10"], "eggs-20260131-120000-10"),
+        # other studies, whose names begin alike
+        (["eggs-20260101-120000", "eggs-two-20260202-120000"], "eggs-20260101-120000"),
+        (["eggs-20260101-120000", "eggs-2026-20260202-120000"], "eggs-20260101-120000"),
+        (["eggs-20260101-120000", "eggs-copy", "eggs", "eggs-20260202"], "eggs-20260101-120000"),
+    ],
+)
+def test_resume_finds_the_newest_folder_of_the_study(tmp_path, names, newest):
+    for name in names:
+        started(tmp_path, name)
+    (tmp_path / "eggs-20270101-120000").mkdir()  # it holds no study
+    assert find_folder(spec_in(tmp_path)).name == newest
+
+
+@pytest.mark.parametrize("home", ["", "missing"])
+def test_without_a_folder_the_line_says_how_to_start(tmp_path, home):
+    started(tmp_path, "other-20260131-120000")
+    with pytest.raises(ConfigError, match=r"holds no run of the study 'eggs'; leave --resume out to start one"):
+        find_folder(spec_in(tmp_path / home))
+
+
+def test_a_folder_without_a_study_is_refused_with_an_example(tmp_path):
+    with pytest.raises(ConfigError, match=rf"--resume: {tmp_path} holds no {RESOLVED}; give a study's folder, e\.g\."):
+        stored_spec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("study: [", "not valid YAML"),
+        ("", "was damaged"),
+        ("just text", "was damaged"),
+        ("study: eggs\nasha: {grace: 100}\n", "was damaged, or written by another version"),
+    ],
+)
+def test_a_damaged_specification_is_named_by_its_file(tmp_path, text, words):
+    (tmp_path / RESOLVED).write_text(text)
+    with pytest.raises(ConfigError) as error:
+        stored_spec(tmp_path)
+    line = str(error.value)
+    assert words in line
+    assert str(tmp_path / RESOLVED) in line
+    assert "\n" not in line
+
+
+def test_a_study_is_resumed_with_the_budget_and_resources_of_now(tmp_path):
+    folder = started(tmp_path, "eggs-20260131-120000")
+    now = spec_in(
+        tmp_path, budget={"trials": 20, "hours": 5}, resources={"gpus": 1, "cpus": 4}, max_concurrent=3
+    )  # fmt: skip
+    assert resumed_spec(folder, now, 0) == now
+    assert resumed_spec(folder, None, 0) == spec_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "now", "extend", "trials"),
+    [
+        (8, None, 0, 8),
+        (8, None, 5, 13),
+        (8, 8, 5, 13),
+        (8, 20, 0, 20),
+        (8, 20, 5, 25),
+        (13, 8, 0, 13),  # it was extended before; the YAML still says 8
+        (13, 8, 5, 18),
+    ],
+)
+def test_extending_adds_to_the_trials_there_are(tmp_path, stored, now, extend, trials):
+    folder = started(tmp_path, "eggs-20260131-120000", budget={"trials": stored})
+    given = None if now is None else spec_in(tmp_path, budget={"trials": now})
+    assert resumed_spec(folder, given, extend).budget.trials == trials
+
+
+BASE = {"data": {"train": [{"root": "/data/eggs"}]}, "optim": {"samples": 900, "lr": 1e-4}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "before", "now"),
+    [
+        ({"seed": 1}, "seed", "0", "1"),
+        ({"study": "ham"}, "study", "eggs", "ham"),
+        ({"trial": BASE | {"optim": {"samples": 900, "lr": 2e-4}}}, "trial.optim.lr", "0.0001", "0.0002"),
+        ({"trial": BASE | {"optim": {"samples": 900}}}, "trial.optim.lr", "0.0001", "absent"),
+        ({"trial": BASE | {"state": {"preset": "all"}}}, "trial.state", "absent", "{'preset': 'all'}"),
+        (
+            {"trial": BASE | {"data": {"train": [{"root": "/data/ham"}]}}},
+            "trial.data.train.0.root",
+            "/data/eggs",
+            "/data/ham",
+        ),
+        (
+            {"search": {"weighting.alpha": {"type": "float", "low": 0.0, "high": 1.0}}},
+            "search.weighting.alpha.high",
+            "2.0",
+            "1.0",
+        ),
+        ({"warm_start": {}}, "warm_start.seed_baseline", "{'weighting.alpha': 0.0}", "absent"),
+        ({"asha": {"grace_samples": 300}}, "asha.grace_samples", "100", "300"),
+        ({"tracking": {"enabled": False}}, "tracking.enabled", "True", "False"),
+    ],
+)
+def test_any_other_change_is_refused_by_the_first_key_that_differs(tmp_path, changes, key, before, now):
+    folder = started(tmp_path, "eggs-20260131-120000")
+    kept = {path.name: path.read_text() for path in folder.iterdir()}
+    with pytest.raises(ConfigError) as error:
+        resumed_spec(folder, spec_in(tmp_path, **changes), 0)
+    assert str(error.value) == (
+        f"--resume: {key} differs from what {folder} was started with ({before} then, {now} now); "
+        "put it back, or leave --resume out to start a new study"
+    )
+    assert {path.name: path.read_text() for path in folder.iterdir()} == kept
+
+
+def test_the_first_of_several_changes_is_named_and_a_long_value_is_cut(tmp_path):
+    spec = loaded(tmp_path)
+    write_specification(tmp_path / "run", spec, YAML)
+    now = loaded(tmp_path, assignments=("seed=3", f"policy.pretrained={'x' * 200}"))
+    with pytest.raises(ConfigError, match=r"trial\.policy\.pretrained differs .*absent then, x{57}\.\.\. now"):
+        resumed_spec(tmp_path / "run", now, 0)
+
+
+def test_the_order_of_keys_is_no_change(tmp_path):
+    folder = started(tmp_path, "eggs-20260131-120000")
+    turned = spec_in(tmp_path, trial=dict(reversed(BASE.items())))
+    assert resumed_spec(folder, turned, 0) == spec_in(tmp_path)
+
+
+def test_data_that_has_changed_since_is_refused(tmp_path):
+    spec = spec_in(tmp_path)
+    data = {"root": "/data/eggs", "digest": "a", "frames": 1000}
+    write_specification(tmp_path / "run", spec, "study: stub", data)
+    refuse_other_data(tmp_path / "run", data)
+    with pytest.raises(ConfigError, match=r"/data/eggs has changed since .*run was started \(1,000 frames then, 999"):
+        refuse_other_data(tmp_path / "run", {**data, "digest": "b", "frames": 999})

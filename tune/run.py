@@ -1,0 +1,198 @@
+"""Search for the best way to fine-tune SmolVLA: ``python -m tune.run SEARCH.yaml``.
+
+Reads and checks the YAML, opens the data, plans, searches, and leaves the best trial as a LeRobot
+policy. Exit code 0 on success, 2 on bad input (one line says what to change), 1 otherwise.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __package__ in (None, ""):  # `ray submit` runs this file itself, from any folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from smolvla_core.command import FAILED, OK, Parser, answer
+from smolvla_core.errors import ConfigError
+from tune.source import Source
+from tune.spec import SearchSpec, load_spec
+
+if TYPE_CHECKING:
+    from tune.preflight import Facts
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; see ``--help``."""
+    options = _parse(arguments)
+    if options.reconcile:
+        command = _reconcile
+    elif options.resume is not None or options.extend:
+        command = _resume
+    elif options.smoke:
+        command = _smoke
+    else:
+        command = _search
+    return answer(lambda: command(options))
+
+
+def _search(options: argparse.Namespace) -> int:
+    """A new study."""
+    spec, source = load_spec(_yaml(options), options.set)
+    folder = _new_folder(spec)
+    facts = _plan(spec, source, options, folder)
+    return OK if options.dry_run else _run(spec, folder, source.text, facts.dataset)
+
+
+def _smoke(options: argparse.Namespace) -> int:
+    """Every branch of the space once, cut down to seconds."""
+    from tune.records import Records
+    from tune.smoke import all_branches_ran, branch_lines, smoke_spec, with_demo_data
+    from tune.space import make_space
+    from tune.study import Study
+
+    full, source = load_spec(_yaml(options), with_demo_data(_yaml(options), options.set))
+    spec = smoke_spec(full)
+    folder = _new_folder(spec)
+    facts = _plan(spec, source, options, folder)
+    if options.dry_run:
+        return OK
+    Study(spec, folder, source.text, facts.dataset).run()
+    trials = Records(folder).trials()
+    _print(["", "Branches that ran", *branch_lines(make_space(spec), trials)])
+    return OK if all_branches_ran(make_space(spec), trials) else FAILED
+
+
+def _plan(spec: SearchSpec, source: Source, options: argparse.Namespace, folder: Path) -> "Facts":
+    """Check everything, and say what will be done."""
+    from tune.plan import plan_lines
+    from tune.preflight import preflight
+
+    facts = preflight(spec, source)
+    _print([*plan_lines(spec, facts, _shown(folder)), ""])
+    if options.probe:
+        _print([*_measure(spec), ""])
+    return facts
+
+
+def _resume(options: argparse.Namespace) -> int:
+    """Go on with a study: its missing trials, and those of ``--extend``."""
+    from tune.preflight import preflight
+    from tune.run_folder import GIVEN, find_folder, refuse_other_data, resumed_spec
+
+    given, source = load_spec(options.yaml, options.set) if options.yaml else (None, None)
+    if options.resume:
+        folder = Path(options.resume).absolute()
+    elif given is not None:
+        folder = find_folder(given)
+    else:
+        raise ConfigError("--resume: give the study's YAML, or its folder after --resume")
+    spec = resumed_spec(folder, given, options.extend)
+    text = source.text if source else (folder / GIVEN).read_text(encoding="utf-8")
+    facts = preflight(spec, source)
+    refuse_other_data(folder, facts.dataset)
+    _print([f"Continuing {_shown(folder)}", ""])
+    return OK if options.dry_run else _run(spec, folder, text, facts.dataset, resume=True)
+
+
+def _run(spec: SearchSpec, folder: Path, yaml_text: str, dataset: Mapping[str, Any], resume: bool = False) -> int:
+    from tune.report import closing_lines
+    from tune.study import Study
+    from tune.tracking import viewing_command
+
+    summary = Study(spec, folder, yaml_text, dataset).run(resume)
+    _print(closing_lines(summary, viewing_command(spec.tracking.uri, folder, spec.tracking.enabled)))
+    if summary.state != "complete":
+        _print([f"Continue with  python -m tune.run --resume {_shown(folder)}"])
+    return OK if summary.state == "complete" and summary.best is not None else FAILED
+
+
+def _reconcile(options: argparse.Namespace) -> int:
+    """Close the MLflow runs that dead drivers left running."""
+    from tune.tracking import reconcile
+
+    spec = load_spec(options.yaml, options.set)[0] if options.yaml else None
+    closed = reconcile(spec.tracking.uri if spec else None, spec.experiment if spec else None, _storage(spec))
+    _print([f"{closed} runs that a dead driver had left running were closed"])
+    return OK
+
+
+def _measure(spec: SearchSpec) -> list[str]:
+    from tune.probe import probe, probe_lines
+    from tune.ray_session import concurrency, ray_session
+
+    with ray_session():
+        at_once = concurrency(spec.resources, spec.max_concurrent)
+        return list(probe_lines(spec, probe(spec), at_once))
+
+
+def _new_folder(spec: SearchSpec) -> Path:
+    from tune.run_folder import new_folder
+
+    return new_folder(spec)
+
+
+def _storage(spec: SearchSpec | None) -> Path:
+    return Path("runs") if spec is None or spec.is_remote else Path(spec.storage)
+
+
+def _yaml(options: argparse.Namespace) -> str:
+    if options.yaml is None:
+        raise ConfigError("the YAML of a search is missing; e.g. python -m tune.run search_spaces/demo.yaml")
+    return str(options.yaml)
+
+
+def _shown(folder: Path) -> str:
+    """A path as short as it can be from here."""
+    inside = folder.is_relative_to(Path.cwd())
+    return str(folder.relative_to(Path.cwd())) if inside else str(folder)
+
+
+def _print(lines: Iterable[str]) -> None:
+    print("\n".join(lines), flush=True)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m tune.run",
+        description="Search for the best way to fine-tune SmolVLA on a LeRobot dataset.",
+        epilog="Exit code: 0 success, 2 bad input, 1 anything else. Ctrl-C ends a study so that --resume continues it.",
+    )
+    parser.add_argument("yaml", nargs="?", metavar="SEARCH.yaml", help="what to search, see search_spaces/")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a value of the YAML, e.g. optim.samples=2000 or budget.trials=20; may be repeated",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, start nothing")
+    parser.add_argument("--probe", action="store_true", help="measure a few steps first: speed, memory, hours, cost")
+    parser.add_argument("--smoke", action="store_true", help="run every branch of the space once, in seconds each")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="continue the study in the folder RUN, by default the YAML's newest",
+    )
+    parser.add_argument("--extend", type=_count, default=0, metavar="N", help="run N more trials of a study")
+    parser.add_argument(
+        "--reconcile", action="store_true", help="close the MLflow runs that a killed driver left running, and end"
+    )
+    options = parser.parse_args(arguments)
+    if options.yaml is None and (options.resume or "").endswith((".yaml", ".yml")):
+        options.yaml, options.resume = options.resume, ""  # `--resume SEARCH.yaml`
+    if options.smoke and (options.resume is not None or options.extend):
+        parser.error("--smoke starts a study of its own; leave --resume and --extend out")
+    return options
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of trials above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""A study's folder: ``<storage>/<study>-<time>``, with the YAML as given and as resolved."""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from smolvla_core.config import load_yaml
+from smolvla_core.errors import ConfigError
+from tune.spec import SearchSpec, is_uri
+
+GIVEN, RESOLVED, DATASET = "study.yaml", "study.resolved.yaml", "dataset.json"
+MAY_DIFFER = ("budget", "resources", "max_concurrent")
+"""Sections that may change when a study is resumed."""
+
+_TIME = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?")
+
+
+def new_folder(spec: SearchSpec) -> Path:
+    """A name for a new study's folder; nothing is made yet."""
+    stem = _home(spec) / f"{spec.study}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = stem, 1
+    while folder.exists():
+        number += 1
+        folder = stem.with_name(f"{stem.name}-{number}")
+    return folder
+
+
+def write_specification(
+    folder: Path, spec: SearchSpec, yaml_text: str, dataset: Mapping[str, Any] | None = None
+) -> None:
+    """Keep the YAML as given, and as resolved, and what identifies the data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / GIVEN, yaml_text)
+    write_whole(folder / RESOLVED, spec.to_yaml())
+    if dataset is not None:
+        write_whole(folder / DATASET, json.dumps(dict(dataset), indent=2) + "\n")
+
+
+def refuse_other_data(folder: Path, dataset: Mapping[str, Any]) -> None:
+    """Refuse to go on with a study whose data is no longer what its trials were scored on.
+
+    Raises:
+        ConfigError: the digest differs.
+    """
+    file = folder / DATASET
+    if not file.is_file():
+        return
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    for before, now in zip(_each(stored), _each(dataset), strict=True):
+        if before["digest"] != now["digest"]:
+            raise ConfigError(
+                f"--resume: {now['root']} has changed since {folder} was started ({before['frames']:,} frames then, "
+                f"{now['frames']:,} now), so that trials could not be compared; restore it, or start a new study"
+            )
+
+
+def _each(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [dataset, *dataset.get("others", ())]
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that appears whole or not at all, however the process ends."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
+
+
+def find_folder(spec: SearchSpec) -> Path:
+    """The newest folder of a study.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    home = _home(spec)
+    found = [(age, file.parent) for file in home.glob(f"*/{RESOLVED}") if (age := _age(file.parent, spec.study))]
+    if not found:
+        raise ConfigError(f"--resume: {home} holds no run of the study '{spec.study}'; leave --resume out to start one")
+    return max(found)[1]
+
+
+def stored_spec(folder: Path) -> SearchSpec:
+    """The specification that a study's folder was started with.
+
+    Raises:
+        ConfigError: the folder holds no study, or one that this version cannot read.
+    """
+    file = folder / RESOLVED
+    if not file.is_file():
+        raise ConfigError(
+            f"--resume: {folder} holds no {RESOLVED}; give a study's folder, e.g. runs/demo-20260131-120000"
+        )
+    values = load_yaml(file.read_text(encoding="utf-8"), where=str(file))
+    try:
+        return SearchSpec.from_dict(values if isinstance(values, dict) else {})
+    except ConfigError as error:
+        raise ConfigError(
+            f"--resume: {file} was damaged, or written by another version ({error}); start a new study"
+        ) from None
+
+
+def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchSpec:
+    """What a resumed study goes on with: the stored specification, with the budget and resources given now.
+
+    Args:
+        folder: of the study.
+        given: the YAML as it is now, or None to take what is stored.
+        extend: trials to add.
+
+    Raises:
+        ConfigError: another part of the YAML has changed since; the study's trials could not be compared.
+    """
+    stored = stored_spec(folder)
+    values = stored.to_dict()
+    if given is not None:
+        now = given.to_dict()
+        for section in values:
+            if section not in MAY_DIFFER and values[section] != now[section]:
+                place, before, after = next(_differences(values[section], now[section], section))
+                raise ConfigError(
+                    f"--resume: {place} differs from what {folder} was started with ({before} then, {after} now); "
+                    "put it back, or leave --resume out to start a new study"
+                )
+        values |= {section: now[section] for section in MAY_DIFFER}
+    # a study that was extended has more trials than its YAML says
+    trials = max(values["budget"]["trials"], stored.budget.trials) + extend
+    values["budget"] = {**values["budget"], "trials": trials}
+    return SearchSpec.from_dict(values)
+
+
+def _differences(old: Any, new: Any, place: str) -> Iterator[tuple[str, str, str]]:
+    """Dotted key, old value and new value of everything that differs."""
+    if old == new:
+        return
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        yield place, _shown(old), _shown(new)
+        return
+    for key in (*old, *(key for key in new if key not in old)):
+        if key in old and key in new:
+            yield from _differences(old[key], new[key], f"{place}.{key}")
+        else:
+            before, after = (_shown(side[key]) if key in side else "absent" for side in (old, new))
+            yield f"{place}.{key}", before, after
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _home(spec: SearchSpec) -> Path:
+    """Local folder of the records; a remote storage holds the checkpoints only."""
+    return Path("runs").absolute() if is_uri(spec.storage) else Path(spec.storage)
+
+
+def _age(folder: Path, study: str) -> tuple[str, int] | None:
+    """What orders a study's folders by age; None for another study's, such as demo-2's for demo."""
+    found = _TIME.fullmatch(folder.name.removeprefix(study)) if folder.name.startswith(study) else None
+    return (found[1], int(found[2] or 1)) if found else None

@@ -1,0 +1,235 @@
+"""One study from its specification to its summary: searcher, ASHA, resources and storage as a Ray ``Tuner``.
+
+A study resumes from its own records: the searcher and the rungs are filled from them, trials without
+an outcome go on from their last checkpoint, and Ray's pickles are never read.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune as ray_tune
+
+from tune import driver
+from tune.asha import RungScheduler
+from tune.console import Events, Say, say_line
+from tune.ray_session import INTERRUPTED, OUT_OF_TIME, Brake, concurrency, ray_session, stopped_by_signals
+from tune.recorder import Recorder, ending
+from tune.records import Records, TrialRecord
+from tune.report import write_results
+from tune.run_folder import write_specification
+from tune.searcher import RungSearch
+from tune.space import make_space, shared_values, to_trial_config, warm_starts
+from tune.spec import SearchSpec
+from tune.summary import Summary, summarize
+from tune.tracking import Tracker, make_tracker
+from tune.trainable import Trainable, reporting_failures, smolvla_trainable
+
+RAY_FOLDER = "ray"
+OPTUNA_FILE = "optuna.db"
+RESTARTS = 2
+"""How often a trial whose process died is started again from its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study and where it lives.
+
+    Attributes:
+        spec: what is searched.
+        run_dir: its folder; made where it is missing.
+        yaml_text: the YAML as the user wrote it, for the tracker.
+        dataset: ``smolvla_core.data.dataset.fingerprint``, for the tracker.
+        trainable: takes a trial's configuration; reports as ``smolvla_trainable`` does.
+        say: takes each line of progress.
+    """
+
+    spec: SearchSpec
+    run_dir: Path
+    yaml_text: str = ""
+    dataset: Mapping[str, Any] | None = None
+    trainable: Trainable = smolvla_trainable
+    say: Say = say_line
+
+    def run(self, resume: bool = False) -> Summary:
+        """Run the trials that are missing, and sum up all of them.
+
+        Args:
+            resume: continue what the folder holds.
+
+        Raises:
+            StudyBusyError: another living process runs it.
+            ConfigError: Ray has not the resources that a trial asks for.
+        """
+        with ray_session():
+            limit = concurrency(self.spec.resources, self.spec.max_concurrent)
+            driver.hold(self.run_dir)
+            try:
+                return self._run(resume, limit)
+            finally:
+                driver.release(self.run_dir)
+
+    def _run(self, resume: bool, limit: int) -> Summary:
+        write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset)
+        records = Records(self.run_dir)
+        used = records.seconds_used()
+        session = records.start_session()
+        settle(records, self.spec)
+        tracker = self._open_tracker(resume)
+        brake = Brake(None if self.spec.budget.hours is None else self.spec.budget.hours * 3600 - used)
+        try:
+            self._search(records, tracker, brake, limit, f"session_{session:03d}")
+            return self._finish(records, tracker, brake)
+        except BaseException as error:
+            tracker.end_study(self._summary(records, "failed", _reason(error)).to_dict())
+            raise
+
+    def _search(self, records: Records, tracker: Tracker, brake: Brake, limit: int, session: str) -> None:
+        spec, recorded = self.spec, records.trials()
+        remaining = spec.budget.trials - sum(trial.outcome is not None for trial in recorded)
+        if remaining <= 0:
+            return
+        events = Events(self.say, spec.objective.metric, spec.objective.mode, spec.budget.trials)
+        searcher = self._searcher(recorded)
+        scheduler = self._scheduler(searcher, recorded)
+        for level, values in scheduler.rungs.values().items():
+            for value in values.values():
+                events.recall(level, value)
+        recorder = Recorder(
+            records=records,
+            tracker=tracker,
+            events=events,
+            searcher=searcher,
+            scheduler=scheduler,
+            metric=spec.objective.metric,
+            rungs=spec.rungs,
+            names=list(spec.warm_start),
+            make_config=lambda params: to_trial_config(spec, params).to_dict(),
+            restore=resumable(records, recorded),
+            brake=brake,
+        )
+        tuner = ray_tune.Tuner(
+            ray_tune.with_resources(
+                reporting_failures(self.trainable), {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+            ),
+            param_space={**spec.trial, **shared_values(spec)},
+            tune_config=ray_tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=remaining,
+                max_concurrent_trials=limit,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: f"trial_{searcher.number(trial.trial_id):03d}",
+                trial_dirname_creator=lambda trial: f"{searcher.number(trial.trial_id):03d}",
+            ),
+            run_config=ray_tune.RunConfig(
+                name=session,
+                storage_path=self._storage(),
+                callbacks=[recorder],
+                checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
+                failure_config=ray_tune.FailureConfig(max_failures=RESTARTS),
+                stop=brake,
+                verbose=0,
+            ),
+        )
+        with stopped_by_signals(brake):
+            tuner.fit()
+
+    def _storage(self) -> str:
+        if self.spec.is_remote:
+            return f"{self.spec.storage.rstrip('/')}/{self.run_dir.name}/{RAY_FOLDER}"
+        return str(self.run_dir.absolute() / RAY_FOLDER)
+
+    def _searcher(self, recorded: Sequence[TrialRecord]) -> RungSearch:
+        spec = self.spec
+        searcher = RungSearch(
+            make_space(spec),
+            metric=spec.objective.metric,
+            mode=spec.objective.mode,
+            rungs=spec.rungs,
+            seed=spec.seed,
+            warm_start=list(warm_starts(spec).values()),
+            storage=f"sqlite:///{self.run_dir.absolute() / OPTUNA_FILE}",
+            study_name=spec.study,
+        )
+        for trial in recorded:
+            outcome = trial.outcome.state if trial.outcome else None
+            searcher.restore_trial(trial.number, trial.params, trial.values(spec.objective.metric), outcome)
+        return searcher
+
+    def _scheduler(self, searcher: RungSearch, recorded: Sequence[TrialRecord]) -> RungScheduler:
+        spec = self.spec
+        scheduler = RungScheduler(
+            metric=spec.objective.metric,
+            mode=spec.objective.mode,
+            rungs=spec.rungs,
+            reduction_factor=spec.asha.reduction_factor,
+            number=searcher.number,
+            protected=range(len(spec.warm_start)),
+        )
+        metric = spec.objective.metric
+        arrived = sorted(
+            (result.time, trial.number, result.samples_seen, result.metrics[metric])
+            for trial in recorded
+            for result in trial.results
+            if metric in result.metrics
+        )
+        scheduler.preload((number, samples, value) for _, number, samples, value in arrived)
+        return scheduler
+
+    def _open_tracker(self, resume: bool) -> Tracker:
+        spec = self.spec
+        tracker = make_tracker(spec.tracking.uri, spec.experiment, self.run_dir, spec.tracking.enabled)
+        tracker.start_study(self.run_dir, spec.to_dict(), self.yaml_text, self.dataset, resume)
+        return tracker
+
+    def _summary(self, records: Records, state: str, reason: str | None) -> Summary:
+        spec = self.spec
+        return summarize(
+            spec.study,
+            records.trials(),
+            metric=spec.objective.metric,
+            mode=spec.objective.mode,
+            rungs=spec.rungs,
+            state=state,
+            reason=reason,
+            seconds=records.seconds_used(),
+        )
+
+    def _finish(self, records: Records, tracker: Tracker, brake: Brake) -> Summary:
+        state = "complete" if brake.reason in (None, OUT_OF_TIME) else "interrupted"
+        state = state if brake.reason in (None, OUT_OF_TIME, INTERRUPTED) else "failed"
+        summary, artifacts = write_results(self._summary(records, state, brake.reason), self.run_dir, records)
+        tracker.end_study(summary.to_dict(), artifacts)
+        return summary
+
+
+def settle(records: Records, spec: SearchSpec) -> None:
+    """Give an outcome to trials whose last report ended them, but whose driver died before it wrote so."""
+    for trial in records.trials():
+        if trial.outcome is not None or not trial.results or not trial.results[-1].last:
+            continue
+        last = trial.results[-1]
+        known = {**last.metrics, "failure": last.failure} if last.failure is not None else dict(last.metrics)
+        records.end_trial(trial.number, *ending(known, spec.objective.metric, spec.samples, "stopped at a rung"))
+
+
+def resumable(records: Records, recorded: Sequence[TrialRecord]) -> dict[int, tuple[str, int]]:
+    """Number -> (checkpoint, samples seen) of the trials that go on; one whose state is gone starts anew."""
+    found = {}
+    for trial in recorded:
+        if trial.outcome is not None or trial.checkpoint is None:
+            continue
+        place = records.locate(trial.checkpoint)
+        if "://" in place or Path(place).is_dir():
+            samples = next(r.samples_seen for r in reversed(trial.results) if r.checkpoint)
+            found[trial.number] = (place, samples)
+        else:
+            logging.getLogger(__name__).warning("%s is gone; trial %d starts anew", place, trial.number)
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

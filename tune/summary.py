@@ -1,0 +1,144 @@
+"""What a study came to: the best trial, its gain over the baseline, how the trials ended.
+
+Trials are compared at equal budgets only: the best is chosen among those at the highest rung that
+any has reached, and the baseline's value is its own at that same rung.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tune.records import TrialRecord
+
+BASELINE = "seed_baseline"
+"""Name of the warm start that gains are measured against; else it is the first warm start."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A trial and its value at a rung."""
+
+    number: int
+    name: str | None
+    value: float
+    rung: int
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A study in numbers.
+
+    Attributes:
+        study: its name.
+        metric, mode: what was compared, and whether ``min`` or ``max`` is better.
+        state: ``complete``, ``interrupted`` or ``failed``.
+        reason: why it is not complete, or why it ended early.
+        best: None where no trial has reached a rung.
+        baseline: the baseline at the best trial's rung.
+        trials: how many ended in which state.
+        samples: drawn by all trials.
+        seconds: that the study ran.
+        failures: number -> reason, of the failed trials.
+        checkpoint, config: the best trial's policy and its YAML, where they were written.
+    """
+
+    study: str
+    metric: str
+    mode: str
+    state: str
+    reason: str | None
+    best: Scored | None
+    baseline: Scored | None
+    trials: Mapping[str, int]
+    samples: int
+    seconds: float
+    failures: Mapping[int, str] = field(default_factory=dict)
+    checkpoint: str | None = None
+    config: str | None = None
+
+    @property
+    def gain(self) -> float | None:
+        """How much better the best trial is than the baseline, as a share of the baseline's value.
+
+        None where one of them is missing, or the baseline's value is 0.
+        """
+        if self.best is None or self.baseline is None or not self.baseline.value:
+            return None
+        better, worse = self.best.value, self.baseline.value
+        return ((worse - better) if self.mode == "min" else (better - worse)) / abs(worse)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and for a tracker; ``gain`` included."""
+        return asdict(self) | {"gain": self.gain}
+
+
+def summarize(
+    study: str,
+    trials: Sequence[TrialRecord],
+    *,
+    metric: str,
+    mode: str,
+    rungs: Sequence[int],
+    state: str,
+    reason: str | None,
+    seconds: float,
+) -> Summary:
+    """The summary of a study's records; see :class:`Summary`."""
+    best = best_trial(trials, metric, mode, rungs)
+    return Summary(
+        study=study,
+        metric=metric,
+        mode=mode,
+        state=state,
+        reason=reason,
+        best=best,
+        baseline=_baseline(trials, metric, rungs, best),
+        trials=dict(Counter(trial.outcome.state if trial.outcome else "interrupted" for trial in trials)),
+        samples=sum(max((r.samples_seen for r in trial.results), default=0) for trial in trials),
+        seconds=seconds,
+        failures={
+            trial.number: str(trial.outcome.reason)
+            for trial in trials
+            if trial.outcome is not None and trial.outcome.state == "failed"
+        },
+    )
+
+
+def best_trial(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Sequence[int]) -> Scored | None:
+    """The best of the trials at the highest rung that any has reached; the earlier one of equals.
+
+    A trial that failed does not count, whatever it scored before.
+    """
+    for rung in reversed(rungs):
+        there = [s for s in (scored(trial, metric, rungs, rung) for trial in trials if not _is_lost(trial)) if s]
+        if there:
+            sign = 1.0 if mode == "min" else -1.0
+            return min(there, key=lambda s: (sign * s.value, s.number))
+    return None
+
+
+def scored(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> Scored | None:
+    """A trial's first value at or past ``rung`` and before the next one, as ASHA sees it.
+
+    None where there is none, or it is not finite.
+    """
+    beyond = min((level for level in rungs if level > rung), default=math.inf)
+    for samples, value in sorted(trial.values(metric).items()):
+        if rung <= samples < beyond:
+            return Scored(trial.number, trial.name, value, rung, trial.params) if math.isfinite(value) else None
+    return None
+
+
+def _is_lost(trial: TrialRecord) -> bool:
+    return trial.outcome is not None and trial.outcome.state == "failed"
+
+
+def _baseline(trials: Sequence[TrialRecord], metric: str, rungs: Sequence[int], best: Scored | None) -> Scored | None:
+    if best is None:
+        return None
+    named = [trial for trial in trials if trial.name is not None]
+    baseline = next((trial for trial in named if trial.name == BASELINE), named[0] if named else None)
+    return scored(baseline, metric, rungs, best.rung) if baseline is not None else None

@@ -1,0 +1,242 @@
+"""The runs of one study in an MLflow store: a parent, and a child a trial.
+
+Each operation may be made twice, since after a time-out nobody knows whether the first one arrived.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tune import driver
+from tune.tracking import mlflow_entities as entities
+from tune.tracking.mlflow_store import TrackingError, search_runs, sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+    from mlflow.tracking import MlflowClient
+
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
+STUDY_RUN, STUDY_ID, NUMBER, STATE, WHY, BEST = "study_run", "study_id", "trial.number", "state", "why", "best"
+
+
+def _no_steps() -> dict[str, set[int]]:
+    return defaultdict(set)
+
+
+@dataclass
+class TrialRun:
+    """A trial's run. ``logged``: the steps stored per metric; None: not yet looked up in the store."""
+
+    run_id: str
+    open: bool
+    logged: dict[str, set[int]] | None = field(default_factory=_no_steps)
+
+
+class StudyRuns:
+    """Finds, makes, fills and ends the runs of the study with ``study_id``.
+
+    Args:
+        client: of the store.
+        uri: the store's resolved address, which decides where artifacts go.
+        experiment: name; made where there is none.
+        study_id: the tag that all of the study's runs share, for as long as it is resumed.
+        common: further tags that every run carries.
+    """
+
+    def __init__(
+        self, client: "MlflowClient", uri: str, experiment: str, study_id: str, common: Mapping[str, str]
+    ) -> None:
+        self._client = client
+        self._uri = uri
+        self._experiment = experiment
+        self._study_id = study_id
+        self._common = {**common, STUDY_ID: study_id}
+        self._experiment_id = ""
+        self._parent_id = ""
+        self._adopted: set[str] = set()
+        self._tried: set[int] = set()
+        self.trials: dict[int, TrialRun] = {}
+
+    @property
+    def parent_id(self) -> str:
+        """The parent's run id.
+
+        Raises:
+            MlflowException: the parent could not be made.
+        """
+        if not self._parent_id:
+            from mlflow.exceptions import RESOURCE_DOES_NOT_EXIST, MlflowException
+
+            raise MlflowException("the study's run could not be made", RESOURCE_DOES_NOT_EXIST)
+        return self._parent_id
+
+    def url(self, number: int) -> str | None:
+        """The trial's place in MLflow's pages, to be put after the server's address."""
+        trial = self.trials.get(number)
+        return f"#/experiments/{self._experiment_id}/runs/{trial.run_id}" if trial else None
+
+    def open_study(self, run_name: str, tags: Mapping[str, str]) -> None:
+        """Make the parent, or open the one that is there and take over its trials; and close what
+        dead drivers left running in the same experiment.
+        """
+        self._experiment_id = self._open_experiment()
+        runs = list(search_runs(self._client, self._experiment_id, f"tags.{STUDY_ID} = '{self._study_id}'"))
+        parent = next((run for run in runs if entities.PARENT not in run.data.tags), None)
+        every = {**self._common, **tags, STATE: "running"}
+        if parent is None:
+            parent = self._client.create_run(self._experiment_id, tags=every, run_name=run_name)
+        else:
+            self._reopen(parent.info.run_id, every)
+            self._adopt(runs)
+        self._parent_id = parent.info.run_id
+        close_dead(self._client, self._experiment_id)
+
+    def open_trial(self, number: int, run_name: str, tags: Mapping[str, Any]) -> None:
+        """Make the trial's run, or open the one that is there."""
+        every = {**self._common, entities.PARENT: self.parent_id, NUMBER: number, STATE: "running", **tags}
+        trial = self.trials.get(number) or self._find(number)
+        if trial is not None:
+            self._reopen(trial.run_id, every)
+            self.trials[number] = TrialRun(trial.run_id, open=True, logged=None)
+            return
+        self._tried.add(number)
+        plain = {tag.key: tag.value for tag in entities.tags(every)}
+        run = self._client.create_run(self._experiment_id, tags=plain, run_name=run_name)
+        self.trials[number] = TrialRun(run.info.run_id, open=True)
+
+    def trial(self, number: int) -> TrialRun:
+        """The trial's run; one without parameters is made for a trial that was never started."""
+        if number not in self.trials:
+            self.open_trial(number, f"trial {number}", {})
+        return self.trials[number]
+
+    def log_params(self, run_id: str, flat: Mapping[str, str]) -> None:
+        """Store parameters; those that a resumed run has already are left, as MLflow demands."""
+        there = self._client.get_run(run_id).data.params if run_id in self._adopted else {}
+        for portion in entities.params({key: value for key, value in flat.items() if key not in there}):
+            self._client.log_batch(run_id, params=portion)
+
+    def log_dataset(self, run_id: str, dataset: Mapping[str, Any]) -> None:
+        """Store the fingerprint of each dataset as an input of the run."""
+        if run_id not in self._adopted:
+            every = (dataset, *dataset.get("others", ()))
+            self._client.log_inputs(run_id, datasets=[entities.dataset_input(each) for each in every])
+
+    def log_metrics(self, number: int, points: Sequence["Metric"]) -> None:
+        """Store the points that the store lacks, in one call (a thousand points a call)."""
+        trial = self.trial(number)
+        if trial.logged is None:
+            trial.logged = self._stored_steps(trial.run_id)
+        logged = trial.logged
+        fresh = [point for point in points if point.step not in logged[point.key]]
+        for start in range(0, len(fresh), entities.METRICS_PER_CALL):
+            self._client.log_batch(trial.run_id, metrics=fresh[start : start + entities.METRICS_PER_CALL])
+        for point in fresh:
+            logged[point.key].add(point.step)
+
+    def end_trial(self, number: int, outcome: str, tags: Mapping[str, Any], ended_ms: int) -> None:
+        """Store how a trial ended."""
+        trial = self.trial(number)
+        close(self._client, trial.run_id, outcome, tags, ended_ms)
+        trial.open, trial.logged = False, None
+
+    def end_study(self, outcome: str, tags: Mapping[str, Any], ended_ms: int) -> None:
+        """Close the trials that are still open, and the parent."""
+        for trial in self.trials.values():
+            if trial.open:
+                close(self._client, trial.run_id, "interrupted", {WHY: "the study ended"}, ended_ms)
+                trial.open = False
+        close(self._client, self.parent_id, outcome, tags, ended_ms)
+
+    def mark_best(self, summary: Mapping[str, Any], timestamp_ms: int) -> None:
+        """Tag the best trial, and it only; describe the study in the parent."""
+        best = self.trials.get(summary["best"]["number"]) if summary.get("best") else None
+        query = f"tags.{STUDY_ID} = '{self._study_id}' and tags.{BEST} = 'true'"
+        for run in list(search_runs(self._client, self._experiment_id, query)):
+            if best is None or run.info.run_id != best.run_id:
+                self._client.delete_tag(run.info.run_id, BEST)
+        if best is not None:
+            self._client.set_tag(best.run_id, BEST, "true")
+        link = self.url(summary["best"]["number"]) if best is not None else None
+        self._client.log_batch(
+            self.parent_id,
+            metrics=entities.summary_metrics(summary, timestamp_ms),
+            tags=entities.tags({entities.NOTE: entities.study_note(summary, link)}),
+        )
+
+    def _open_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self._experiment)
+        if found is None:
+            return self._client.create_experiment(
+                self._experiment, artifact_location=self._artifact_location(), tags=entities.EXPERIMENT_KIND
+            )
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"tracking.experiment: '{self._experiment}' was deleted in MLflow; restore it with 'mlflow "
+                f"experiments restore --experiment-id {found.experiment_id}', or give another name"
+            )
+        return found.experiment_id
+
+    def _artifact_location(self) -> str | None:
+        """Beside an SQLite file (MLflow's own default is the working directory); a server knows its own."""
+        database = sqlite_file(self._uri)
+        if database is None:
+            return None
+        return (database.parent / "mlartifacts" / re.sub(r"[^\w.-]", "_", self._experiment)).as_uri()
+
+    def _adopt(self, runs: Iterable["Run"]) -> None:
+        for run in sorted(runs, key=lambda run: run.info.start_time):
+            self._adopted.add(run.info.run_id)
+            if NUMBER in run.data.tags:
+                self.trials[int(run.data.tags[NUMBER])] = TrialRun(run.info.run_id, open=False, logged=None)
+                if run.info.status == "RUNNING":
+                    close_as_dead(self._client, run.info.run_id)
+
+    def _reopen(self, run_id: str, tags: Mapping[str, Any]) -> None:
+        self._client.update_run(run_id, status="RUNNING")
+        self._client.log_batch(run_id, tags=entities.tags({**tags, WHY: "resumed"}))
+
+    def _find(self, number: int) -> TrialRun | None:
+        """The run of a trial that was tried to be made before, in case only the answer was lost."""
+        if number not in self._tried:
+            return None
+        query = f"tags.{STUDY_ID} = '{self._study_id}' and tags.`{NUMBER}` = '{number}'"
+        run = next(search_runs(self._client, self._experiment_id, query), None)
+        return TrialRun(run.info.run_id, open=True) if run else None
+
+    def _stored_steps(self, run_id: str) -> dict[str, set[int]]:
+        steps = _no_steps()
+        for key in self._client.get_run(run_id).data.metrics:
+            steps[key] = {point.step for point in self._client.get_metric_history(run_id, key)}
+        return steps
+
+
+def close(
+    client: "MlflowClient", run_id: str, outcome: str, tags: Mapping[str, Any], ended_ms: int | None = None
+) -> None:
+    """End a run with the status that belongs to its outcome."""
+    client.log_batch(run_id, tags=entities.tags({STATE: outcome, **tags}))
+    client.set_terminated(run_id, STATUS[outcome], ended_ms)
+
+
+def close_as_dead(client: "MlflowClient", run_id: str) -> None:
+    """End a run whose driver is gone."""
+    close(client, run_id, "interrupted", {WHY: "driver died"})
+
+
+def close_dead(client: "MlflowClient", experiment_id: str) -> int:
+    """Close the runs that dead drivers left running in an experiment.
+
+    A run whose driver may live on another machine is left alone.
+
+    Returns:
+        How many were closed.
+    """
+    closed = 0
+    for run in list(search_runs(client, experiment_id, "attributes.status = 'RUNNING'")):
+        if STUDY_ID in run.data.tags and driver.is_alive(run.data.tags) is False:
+            close_as_dead(client, run.info.run_id)
+            closed += 1
+    return closed

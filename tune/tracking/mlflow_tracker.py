@@ -1,0 +1,164 @@
+"""``MlflowTracker``: a study in MLflow, written from the driver.
+
+It goes through ``MlflowClient`` only, so that MLflow's process-wide "active run" is left to the user.
+Every write passes the outbox, so that a server that is away costs a training nothing.
+"""
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tune import driver
+from tune.tracking import mlflow_entities as entities
+from tune.tracking.mlflow_runs import STATUS, STUDY_ID, STUDY_RUN, WHY, StudyRuns
+from tune.tracking.mlflow_store import Outbox, connect, mask
+
+POINTER = "mlflow.json"
+_NO_TAGS: Mapping[str, str] = {}
+_logger = logging.getLogger(__name__)
+
+
+class MlflowTracker:
+    """One parent run a study, one child run a trial; the methods are those of :class:`tune.tracking.Tracker`.
+
+    Args:
+        uri: resolved address of the store (:func:`tune.tracking.mlflow_store.resolve_uri`).
+        experiment: MLflow experiment; made where there is none.
+        outbox: to be given in tests.
+
+    Raises:
+        TrackingError: MLflow cannot open the store.
+    """
+
+    def __init__(self, uri: str, experiment: str, outbox: Outbox | None = None) -> None:
+        self.uri = uri
+        self._experiment = experiment
+        self._client = connect(uri)
+        self._outbox = Outbox(uri) if outbox is None else outbox
+        self._started: tuple[Path, StudyRuns] | None = None
+        self._dataset: dict[str, Any] | None = None
+
+    def start_study(
+        self,
+        run_dir: Path,
+        spec_dict: Mapping[str, Any],
+        yaml_text: str,
+        dataset: Mapping[str, Any] | None,
+        resume: bool,
+    ) -> None:
+        """See :meth:`tune.tracking.Tracker.start_study`."""
+        run_dir = run_dir.resolve()
+        driver.hold(run_dir)
+        study_id = self._study_id(run_dir, resume)
+        common = {**driver.identity(run_dir), STUDY_RUN: run_dir.name}
+        runs = StudyRuns(self._client, self.uri, self._experiment, study_id, common)
+        self._started = run_dir, runs
+        self._dataset = dict(dataset) if dataset else None
+
+        provenance, flat = entities.provenance(), entities.flatten(spec_dict)
+        plain = json.loads(json.dumps(spec_dict, default=str))
+        resolved = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        send = self._outbox.send
+        send("study", lambda: runs.open_study(run_dir.name, provenance))
+        send("where the study is", lambda: self._write_pointer(run_dir, study_id, runs.parent_id))
+        send("study: parameters", lambda: runs.log_params(runs.parent_id, flat))
+        self._send_dataset("study", lambda: runs.parent_id)
+        send("study.yaml", lambda: self._client.log_text(runs.parent_id, mask(yaml_text), "study.yaml"))
+        send(
+            "study.resolved.yaml",
+            lambda: self._client.log_text(runs.parent_id, mask(resolved), "study.resolved.yaml"),
+        )
+
+    def start_trial(self, number: int, name: str | None, params: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """See :meth:`tune.tracking.Tracker.start_trial`."""
+        runs = self._runs()
+        tags: dict[str, Any] = {f"search.{key}": value for key, value in params.items()}
+        tags |= {"warm_start": name, entities.NOTE: entities.searched_note(params) or None}
+        run_name = f"trial {number}" + (f" · {name}" if name else "")
+        flat = entities.flatten(config)
+        self._outbox.send(run_name, lambda: runs.open_trial(number, run_name, tags))
+        self._outbox.send(f"{run_name}: parameters", lambda: runs.log_params(runs.trial(number).run_id, flat))
+        self._send_dataset(run_name, lambda: runs.trial(number).run_id)
+
+    def log_result(self, number: int, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()) -> None:
+        """See :meth:`tune.tracking.Tracker.log_result`."""
+        runs, points = self._runs(), entities.metrics(metrics, curve, _now_ms())
+        self._outbox.send(f"trial {number}: metrics", lambda: runs.log_metrics(number, points))
+
+    def end_trial(self, number: int, outcome: str, reason: str | None, tags: Mapping[str, str] = _NO_TAGS) -> None:
+        """See :meth:`tune.tracking.Tracker.end_trial`."""
+        _check_outcome(outcome)
+        runs, ended, final = self._runs(), _now_ms(), {WHY: reason, **tags}
+        self._outbox.send(f"trial {number}: end", lambda: runs.end_trial(number, outcome, final, ended))
+
+    def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
+        """See :meth:`tune.tracking.Tracker.end_study`."""
+        outcome = summary.get("state", "complete")
+        _check_outcome(outcome)
+        runs, ended, final = self._runs(), _now_ms(), {WHY: summary.get("reason")}
+        for path in artifacts:
+            self._outbox.send(f"artifact {path.name}", partial(self._upload, path))
+        self._outbox.send("best trial", lambda: runs.mark_best(summary, ended))
+        self._outbox.send("study: end", lambda: runs.end_study(outcome, final, ended))
+        undelivered = self._outbox.close()
+        if undelivered:
+            _logger.warning("%s", undelivered)
+        if self._started:
+            driver.release(self._started[0])
+
+    def trial_url(self, number: int) -> str | None:
+        """The trial's place in MLflow's pages (``#/experiments/...``); None while it is not stored."""
+        return self._runs().url(number)
+
+    def _runs(self) -> StudyRuns:
+        if self._started is None:
+            raise RuntimeError("start_study() comes first")
+        return self._started[1]
+
+    def _send_dataset(self, what: str, run_id: Callable[[], str]) -> None:
+        dataset, runs = self._dataset, self._runs()
+        if dataset:
+            self._outbox.send(f"{what}: dataset", lambda: runs.log_dataset(run_id(), dataset))
+
+    def _upload(self, path: Path) -> None:
+        run_id = self._runs().parent_id
+        if path.is_dir():
+            self._client.log_artifacts(run_id, str(path), path.name)
+        else:
+            self._client.log_artifact(run_id, str(path))
+
+    def _study_id(self, run_dir: Path, resume: bool) -> str:
+        """A new id, or that of the study being resumed; on disk before anything is sent."""
+        pointer = run_dir / POINTER
+        if resume and pointer.is_file():
+            return str(json.loads(pointer.read_text(encoding="utf-8"))[STUDY_ID])
+        study_id = uuid.uuid4().hex
+        self._write_pointer(run_dir, study_id, None)
+        return study_id
+
+    def _write_pointer(self, run_dir: Path, study_id: str, parent_id: str | None) -> None:
+        values = {
+            STUDY_ID: study_id,
+            "uri": mask(self.uri),
+            "experiment": self._experiment,
+            "parent_run_id": parent_id,
+        }
+        part = run_dir / f"{POINTER}.part"
+        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        part.replace(run_dir / POINTER)
+
+
+def _check_outcome(outcome: str) -> None:
+    if outcome not in STATUS:
+        raise ValueError(f"outcome is {outcome!r}; it must be one of {', '.join(STATUS)}")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
