@@ -1,7 +1,8 @@
 """SmolVLA policies of every shape that upstream builds, tiny, and batches for them.
 
 Unlike the policies of ``smolvla_core.policy`` these can have any of upstream's settings, and their
-attention is grouped (two key/value heads for four query heads), as SmolVLM2's is.
+attention is grouped (two key/value heads for six query heads), as SmolVLM2's is, and their width
+has a square root that bf16 rounds.
 """
 
 from pathlib import Path
@@ -23,7 +24,7 @@ def grouped_vlm(cache_dir: Path) -> Path:
     """The folder of a tiny VLM with grouped attention."""
     folder = cache_dir / "grouped_vlm"
     if not folder.is_dir():
-        source = tiny_vlm_folder(TinyConfig(), str(cache_dir))
+        source = tiny_vlm_folder(TinyConfig(hidden_size=96), str(cache_dir))
         AutoProcessor.from_pretrained(source).save_pretrained(folder)
         config = AutoConfig.from_pretrained(source)
         config.text_config.num_key_value_heads = 2
@@ -47,6 +48,9 @@ def make_policy(cache_dir: Path, *, seed: int = 0, bf16_vlm: bool = False, **set
     }
     torch.manual_seed(seed)
     policy = SmolVLAPolicy(SmolVLAConfig(**(values | settings)))
+    for name, parameter in policy.named_parameters():
+        if "norm" in name and name.endswith("weight"):  # random weights have ones there, which hide rounding
+            parameter.data += 0.1 * torch.randn_like(parameter)
     if bf16_vlm:
         policy.model.vlm_with_expert.vlm.to(torch.bfloat16)
     return policy.train()

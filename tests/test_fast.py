@@ -154,13 +154,15 @@ def test_promotes_where_upstream_promotes(cache_dir, monkeypatch, autocast):
         return both.eager_attention_forward(mask, len(query), query.shape[-1], query, *seen)
 
     monkeypatch.setattr(fast, "attend", eager)
-    _, expected = loss_and_gradients(UpstreamForward(policy), inputs, *flow, autocast)
-    _, found = loss_and_gradients(FastForward(policy), inputs, *flow, autocast)
-    # bf16 rounds to 4e-3: with the same attention kernel, no value is rounded elsewhere than upstream
-    assert distance(flat(found), flat(expected)) < 1e-4
+    loss, expected = loss_and_gradients(UpstreamForward(policy), inputs, *flow, autocast)
+    fast_loss, found = loss_and_gradients(FastForward(policy), inputs, *flow, autocast)
+    # With upstream's attention kernel nothing forward is rounded elsewhere than upstream, and bf16
+    # rounds to 4e-3. Gradients are summed in another order, under autocast in bf16.
+    assert fast_loss == pytest.approx(loss, rel=1e-6)
+    assert distance(flat(found), flat(expected)) < (2e-4 if autocast else 3e-5)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        actions = [f(policy).answer(inputs, *draws).actions for f in (FastForward, UpstreamForward)]
-    assert distance(*actions) < 1e-4
+        actions = [kind(policy).answer(inputs, *draws).actions for kind in (FastForward, UpstreamForward)]
+    assert distance(*actions) < 1e-6
 
 
 def test_no_further_from_fp32_than_upstream(cache_dir):

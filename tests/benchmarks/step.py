@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one for warming up")
     parser.add_argument("--workers", type=int, default=0, help="of lerobot's dataloader (its default: 4)")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="folder of data and policy")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="which to run anew")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -43,7 +44,7 @@ def main() -> int:
 
     write_dataset(options.work / "dataset")
     write_policy(options.work / options.arch, options.arch)
-    for side in SIDES:
+    for side in options.sides:
         command = [sys.executable, "-m", "tests.benchmarks.step", *sys.argv[1:], "--side", side]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     _print_comparison(options)
