@@ -108,6 +108,7 @@ def frames_at(path: Path, seconds: Sequence[float], tolerance: float) -> list[ND
     try:
         with _opened(path) as source:
             stream = source.streams.video[0]
+            stream.codec_context.thread_count = 1  # with several, whether damage is noticed is left to chance
             base = float(stream.time_base or 0)
             for second in seconds:
                 picture = None
