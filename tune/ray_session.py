@@ -47,7 +47,7 @@ def ray_session() -> Iterator[None]:
     starts = not ray.is_initialized()
     try:
         if starts:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            _start()
         yield
     finally:
         if starts:
@@ -59,6 +59,23 @@ def ray_session() -> Iterator[None]:
                 os.environ[name] = value
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def _start() -> None:
+    """Start Ray; it gives itself 30 seconds, which a busy machine may exceed, so try twice.
+
+    Raises:
+        ConfigError: it did not start.
+    """
+    for last in (False, True):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            return
+        except Exception as error:  # Ray raises a bare Exception for a time-out
+            ray.shutdown()
+            if last:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ConfigError(f"Ray did not start ({reason}); is the machine too busy? Try again") from error
 
 
 def concurrency(resources: Resources, limit: int | None) -> int:
