@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,19 @@ class Dataset:
     def robot_type(self) -> str | None:
         """``robot_type`` of info.json."""
         return self.meta.robot_type
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of its contents: metadata and actions by value, files of pictures by their sizes.
+
+        Copies of a dataset have the same.
+        """
+        digest = hashlib.sha256(_metadata_digest(self).digest())
+        files = (file for part in ("data", "videos") for file in sorted((self.root / part).rglob("*")))
+        for file in files:
+            if file.is_file():
+                digest.update(f"{file.relative_to(self.root).as_posix()} {file.stat().st_size}".encode())
+        return digest.hexdigest()
 
     def rows_of(self, episodes: tuple[int, ...]) -> NDArray[np.int64]:
         """Row numbers of some episodes, in order."""
@@ -272,20 +285,24 @@ def fingerprint(config: DataConfig) -> dict[str, Any]:
 
 def _identity(config: DataConfig, number: int) -> dict[str, Any]:
     dataset, source = open_dataset(config, number), config.train[number]
-    digest = hashlib.sha256()
-    for file in sorted((dataset.root / "meta").rglob("*")):
-        if file.is_file():
-            digest.update(file.relative_to(dataset.root).as_posix().encode())
-            digest.update(file.read_bytes())
-    digest.update(dataset.action.tobytes())
     return {
         "name": source.repo_id or Path(str(source.root)).name,
         "root": str(dataset.root),
         "episodes": len(dataset.lengths),
         "frames": len(dataset.frame),
         "fps": dataset.fps,
-        "digest": digest.hexdigest(),
+        "digest": _metadata_digest(dataset).hexdigest(),
     }
+
+
+def _metadata_digest(dataset: Dataset) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    for file in sorted((dataset.root / "meta").rglob("*")):
+        if file.is_file():
+            digest.update(file.relative_to(dataset.root).as_posix().encode())
+            digest.update(file.read_bytes())
+    digest.update(dataset.action.tobytes())
+    return digest
 
 
 def _read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
