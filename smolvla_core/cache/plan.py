@@ -1,6 +1,8 @@
 """How large a cache becomes, known before any weight is read, and how many frames have room in it."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from transformers import AutoConfig
@@ -8,6 +10,7 @@ from transformers import AutoConfig
 from smolvla_core.cache.home import Home, home_of, size_text
 from smolvla_core.cache.store import item_bytes
 from smolvla_core.config import TrialConfig
+from smolvla_core.errors import ConfigError
 from smolvla_core.interface import Interface
 from smolvla_core.policy import check_policy
 from smolvla_core.trial import Inputs, training_frames
@@ -27,19 +30,19 @@ class CachePlan:
     room: int
     """Bytes that they may take: the budget, or what the disk has."""
     fit: int | None
-    """Training frames that have room, where not all have; None where all have, or too few to be trained
-    on alone."""
+    """Training frames that have room, where not all have and their number is left open; None also where
+    too few have to be trained on alone."""
 
     @property
     def bytes(self) -> int:
         """Of everything."""
         return self.frames * self.frame_bytes
 
-    def text(self, thinned: bool) -> str:
+    def text(self, thinned: bool = True) -> str:
         """In words.
 
         Args:
-            thinned: whether only the frames that have room are trained on.
+            thinned: whether only the frames that have room are trained on, as in a search.
         """
         what = "image embeddings" if self.kind == "embeddings" else "decoded frames"
         text = f"{what} of at most {self.frames:,} frames, {size_text(self.frame_bytes)} each: "
@@ -75,7 +78,7 @@ def plan_cache(config: TrialConfig, inputs: Inputs) -> CachePlan | None:
     wanted = min(rows * views, config.optim.samples) + held_out
     room = _room(home)
     fit = None
-    if kind == "embeddings" and wanted * size > room:
+    if kind == "embeddings" and wanted * size > room and config.data.frames is None:
         fit = (room // size - held_out) // views
         # fewer than one frame a second would leave out what happens between them
         fit = fit if fit >= total / inputs.dataset.fps else None
@@ -85,12 +88,23 @@ def plan_cache(config: TrialConfig, inputs: Inputs) -> CachePlan | None:
 def embedding_bytes(config: TrialConfig, interface: Interface) -> int:
     """Bytes of the embeddings of a frame's pictures, by the configurations of policy and VLM."""
     smolvla = check_policy(config, interface)
-    vlm = AutoConfig.from_pretrained(smolvla.vlm_model_name)
+    vlm = _vlm_config(smolvla.vlm_model_name)
     width, height = smolvla.resize_imgs_with_padding or (vlm.vision_config.image_size,) * 2
     patch = vlm.vision_config.patch_size
     tokens = (width // patch) * (height // patch) // vlm.scale_factor**2
     dtype = torch.bfloat16 if smolvla.load_vlm_weights or config.runtime.precision == "bf16" else torch.float32
     return len(interface.cameras) * item_bytes((tokens, vlm.text_config.hidden_size), dtype)
+
+
+@lru_cache(maxsize=4)
+def _vlm_config(name: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"policy.pretrained: the configuration of its VLM, {name}, cannot be fetched "
+            f"({(str(error).strip().splitlines() or [type(error).__name__])[0]}); check the network"
+        ) from None
 
 
 def picture_bytes(interface: Interface) -> int:

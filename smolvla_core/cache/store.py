@@ -114,46 +114,56 @@ class Store:
         left: dict[int, Tensor] = {}
         elsewhere = []
         claimed: list[int] = []
+        written: dict[int, Tensor] = {}
         try:
             for group in batched(map(int, rows[~self.has(rows)]), at_once):
                 # without room there is nothing to share, and nothing to wait for
                 mine = list(group) if self.room.closed else [row for row in group if self._claim(row)]
                 claimed += mine
                 elsewhere += [row for row in group if row not in mine]
-                left |= self._compute(mine, compute)
-            self._commit([row for row in claimed if row not in left])
+                values = self._compute(mine, compute)
+                (written if self._write(values) else left).update(values)
+            left |= self._commit(written)
         finally:
             self._release(claimed)
         for row in elsewhere:
-            with self._waited_for(row):
-                unstored = self._compute([row], compute)
-                self._commit([row] if not unstored else [])
-                left |= unstored
+            with _Claim(self._files[CLAIMS], row):
+                values = self._compute([row], compute)
+                left |= self._commit(values) if self._write(values) else values
         return left
 
     def _compute(self, claimed: list[int], compute: Compute) -> dict[int, Tensor]:
-        """Compute what nobody stored in the meantime, and write it; the values for which there is no room."""
+        """Values of what nobody stored in the meantime."""
         missing = [row for row in claimed if not self._written[row]]
         if not missing:
             return {}
         values = compute(np.array(missing, dtype=np.int64)).detach().to("cpu", self.dtype).contiguous()
-        if self.room.take(len(missing) * math.ceil(self.item_bytes / BLOCK) * BLOCK):
-            try:
-                for row, value in zip(missing, values, strict=True):
-                    written = os.pwrite(self._files[DATA], _as_bytes(value), row * self.item_bytes)
-                    if written < self.item_bytes:
-                        raise OSError("a short write")
-                return {}
-            except OSError:  # the disk, or the user's share of it, is full
-                self.room.close()
         return dict(zip(missing, values, strict=True))
 
-    def _commit(self, rows: list[int]) -> None:
-        fresh = [row for row in rows if not self._written[row]]
-        if fresh:
-            os.fdatasync(self._files[DATA])
-            for row in fresh:
+    def _write(self, values: Mapping[int, Tensor]) -> bool:
+        """Write values to their places, of which nobody knows yet; false where there is no room."""
+        if not self.room.take(len(values) * math.ceil(self.item_bytes / BLOCK) * BLOCK):
+            return False
+        try:
+            for row, value in values.items():
+                if os.pwrite(self._files[DATA], _as_bytes(value), row * self.item_bytes) < self.item_bytes:
+                    raise OSError("a short write")
+        except OSError:  # the disk, or the user's share of it, is full
+            self.room.close()
+            return False
+        return True
+
+    def _commit(self, written: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Declare values stored, once they are on the disk; those that did not get there."""
+        try:
+            if written:
+                os.fdatasync(self._files[DATA])
+            for row in written:
                 os.pwrite(self._files[WRITTEN], b"\1", row)
+        except OSError:  # some disks find out late that they are full
+            self.room.close()
+            return dict(written)
+        return {}
 
     def _read(self, rows: NDArray[np.int64]) -> Tensor:
         values = self._data[torch.from_numpy(rows)]
@@ -169,9 +179,6 @@ class Store:
     def _release(self, rows: list[int]) -> None:
         for row in rows:
             fcntl.lockf(self._files[CLAIMS], fcntl.LOCK_UN, 1, row)
-
-    def _waited_for(self, row: int) -> "_Claim":
-        return _Claim(self._files[CLAIMS], row)
 
 
 class _Claim:
