@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import batched
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -197,6 +197,21 @@ class _Claim:
 def item_bytes(shape: Sequence[int], dtype: torch.dtype) -> int:
     """Bytes of one row's value."""
     return int(np.prod(shape)) * dtype.itemsize
+
+
+class Kind(NamedTuple):
+    """What a store holds, as its ``meta.json`` says it."""
+
+    rows: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    identity: Mapping[str, Any]
+
+
+def kind_of(folder: Path) -> Kind:
+    """What the store of a folder holds."""
+    meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    return Kind(meta["rows"], tuple(meta["shape"]), getattr(torch, meta["dtype"]), meta["identity"])
 
 
 def create(folder: Path, rows: int, shape: Sequence[int], dtype: torch.dtype, identity: Mapping[str, Any]) -> None:

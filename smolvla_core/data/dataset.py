@@ -125,10 +125,11 @@ class Dataset:
         Copies of a dataset have the same.
         """
         digest = hashlib.sha256(_metadata_digest(self).digest())
-        files = (file for part in ("data", "videos") for file in sorted((self.root / part).rglob("*")))
-        for file in files:
-            if file.is_file():
-                digest.update(f"{file.relative_to(self.root).as_posix()} {file.stat().st_size}".encode())
+        videos = [key for key in self.camera_keys if key in self.meta.video_keys]
+        files = {self.meta.get_data_file_path(episode) for episode in map(int, self.recorded)}
+        files |= {self.meta.get_video_file_path(episode, key) for episode in map(int, self.recorded) for key in videos}
+        for file in sorted(files):
+            digest.update(f"{file.as_posix()} {(self.root / file).stat().st_size}".encode())
         return digest.hexdigest()
 
     def rows_of(self, episodes: tuple[int, ...]) -> NDArray[np.int64]:
