@@ -68,9 +68,9 @@ def _smoke(options: argparse.Namespace) -> int:
 
 def _plan(spec: SearchSpec, source: Source, options: argparse.Namespace, folder: Path) -> tuple[SearchSpec, "Facts"]:
     """Check everything, and say what will be done; the search, with what was decided on the way."""
+    from tune.fitted_frames import fitted
     from tune.plan import plan_lines
     from tune.preflight import preflight
-    from tune.subsample import fitted
 
     _print([_CHECKING, ""])
     facts = preflight(spec, source)

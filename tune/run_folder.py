@@ -9,8 +9,8 @@ from typing import Any
 
 from smolvla_core.config import load_yaml
 from smolvla_core.errors import ConfigError
+from tune.fitted_frames import with_stored
 from tune.spec import SearchSpec, is_uri
-from tune.subsample import with_stored
 
 GIVEN, RESOLVED, DATASET = "study.yaml", "study.resolved.yaml", "dataset.json"
 MAY_DIFFER = ("budget", "resources", "max_concurrent")

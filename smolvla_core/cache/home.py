@@ -38,7 +38,7 @@ class Home:
         self.folder, self.budget = folder.absolute(), budget
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / ".lock").touch()
+            (self.folder / ".cache.lock").touch()
         except OSError as error:
             raise ConfigError(
                 f"runtime.cache: {folder} cannot be written to ({error.strerror}); name another, or set it to off"
@@ -113,7 +113,7 @@ class Home:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self.folder / ".lock").open("w", encoding="utf-8") as file:
+        with (self.folder / ".cache.lock").open("w", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -269,9 +269,8 @@ def _print_payback(options: argparse.Namespace, results: dict[str, Any]) -> None
     for name, other in (("ours without it", without), ("lerobot-train", lerobot)):
         if other > warm:
             samples = fill * 1e3 / (other - warm)
-            print(
-                f"  paid for itself   after {samples:,.0f} samples ({samples / frames:.2f} of each frame), against {name}"
-            )
+            each = f"{samples / frames:.2f} of each frame"
+            print(f"  paid for itself   after {samples:,.0f} samples ({each}), against {name}")
         else:
             print(f"  never pays for itself against {name}")
 
