@@ -35,7 +35,7 @@ class RawFrames:
     rows: NDArray[np.int64]
     """(B,) rows of the dataset."""
     images: tuple[Tensor, ...]
-    """C tensors (B, 3, H, W), uint8."""
+    """C tensors (B, 3, H, W), uint8; none where their embeddings are known."""
     state: NDArray[np.float32]
     """(B, R)."""
     task_info: NDArray[np.float32] | None
@@ -89,7 +89,9 @@ class ColorJitter:
     seed: int
 
     def __call__(self, frames: RawFrames) -> RawFrames:
-        """Frames with their pictures' colours changed."""
+        """Frames with their pictures' colours changed; those without pictures as they are."""
+        if not frames.images:
+            return frames
         draws = [
             self.draws(int(sample), int(row), len(frames.images))
             for sample, row in zip(frames.samples, frames.rows, strict=True)
@@ -112,6 +114,10 @@ class ColorJitter:
         """Which of the fixed views a sample takes."""
         assert self.views is not None
         return int(keyed_generator(self.seed, _VIEW_CHOICE, sample).integers(self.views))
+
+    def views_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The views (n,) that samples (n,) take."""
+        return np.array([self.view_of(int(sample)) for sample in samples], dtype=np.int64)
 
     def view_draws(self, row: int, view: int, cameras: int) -> tuple[ColorDraw, ...]:
         """The draw of each camera in a fixed view of a row: the same for every seed, so that it can be stored."""

@@ -82,6 +82,10 @@ class DataConfig(Section):
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.1, ge=0, lt=1)
     split_seed: int = Field(default=0, ge=0)
+    frames: int | None = Field(default=None, ge=1)
+    """Train on a fixed, seeded sub-sample of so many frames, each still with its whole chunk of actions;
+    of all datasets together, in proportion to their sizes. None: on all; a search then takes as many as
+    its cache has room for. What is held out is never thinned."""
     gripper_dims: tuple[int, ...] = ()
     """Raw state dims of the grippers or hands, for datasets whose layout is not known by name."""
     cache_dir: str | None = None
@@ -401,8 +405,19 @@ class RuntimeConfig(Section):
     """CPU threads of torch. None: torch's own choice."""
     fast_forward: bool = True
     """The exact fast forward while the VLM is frozen. False: always lerobot's own, to compare."""
+    cache: str = Field(default="auto", examples=["auto", "off", "a folder"])
+    """Where what is computed once per frame is kept: a folder, ``auto`` for ``features`` in
+    ``data.cache_dir``, or ``off``. The numbers are the same; see ``smolvla_core.cache``."""
+    cache_gb: float = Field(default=50.0, gt=0)
+    """The most that all of that folder may take on the disk, in GB (10**9 bytes)."""
     log_every_samples: int = Field(default=1000, ge=1)
     """How often training metrics are reported between evaluations."""
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, cache: Any) -> Any:
+        # YAML reads a bare `off` as false
+        return {False: "off", True: "auto"}[cache] if isinstance(cache, bool) else cache
 
 
 class TrialConfig(Section):
@@ -579,14 +594,33 @@ def load_config(path: str | Path, assignments: Iterable[str] = ()) -> TrialConfi
     Raises:
         ConfigError: the file is missing or a value is wrong.
     """
-    path = Path(path)
+    values, is_search = _read_trial(Path(path))
+    if is_search:
+        raise ConfigError(f"{path}: is a search, not a trial; run: python -m tune.run {path}")
+    return _trial_of(values, path, assignments)
+
+
+def load_trial(path: str | Path, assignments: Iterable[str] = ()) -> tuple[TrialConfig, bool]:
+    """As :func:`load_config`; of a search, what all its trials share. And whether it is a search.
+
+    Raises:
+        ConfigError: the file is missing or a value is wrong.
+    """
+    values, is_search = _read_trial(Path(path))
+    return _trial_of(values, path, assignments), is_search
+
+
+def _read_trial(path: Path) -> tuple[dict[str, Any], bool]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the path of a trial's YAML")
     values = load_yaml(path.read_text(encoding="utf-8"), where=str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
-    if "search" in values and "trial" in values:
-        raise ConfigError(f"{path}: is a search, not a trial; run: python -m tune.run {path}")
+    is_search = "search" in values and isinstance(values.get("trial"), dict)
+    return values["trial"] if is_search else values, is_search
+
+
+def _trial_of(values: Mapping[str, Any], path: str | Path, assignments: Iterable[str]) -> TrialConfig:
     overridden = set_dotted(values, parse_assignments(assignments))
     try:
         return TrialConfig.from_dict(expand_environment(overridden))

@@ -32,6 +32,11 @@ class EvaluationSet:
     everywhere: NDArray[np.int64]
     rule: str
 
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """All of them, each once."""
+        return np.union1d(self.critical, self.everywhere)
+
 
 def evaluation_set(config: TrialConfig, dataset: Dataset, split: Split) -> EvaluationSet:
     """Fixed, seeded sub-samples of the validation episodes: critical frames, and any frames.
@@ -97,7 +102,7 @@ def evaluate(learner: Learner, maker: BatchMaker, frames: EvaluationSet) -> dict
     config, dataset = learner.config, maker.dataset
     steps = scored_steps(config, dataset.fps)
     scale = error_scale(learner.interface.action.std)
-    rows = np.union1d(frames.critical, frames.everywhere)
+    rows = frames.rows
     learner.swap_ema()
     learner.policy.eval()
     try:

@@ -32,6 +32,8 @@ from torch import Tensor
 from smolvla_core.fast_layers import KeysValues, attend, finish, heads, output_dtype, rotate, rotation_of
 from smolvla_core.policy import SmolVLAPolicy
 
+_PICTURES_ON_GPU = 8
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -86,6 +88,9 @@ def fast_path(policy: SmolVLAPolicy) -> tuple[bool, str]:
 def image_embeddings(policy: SmolVLAPolicy, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Embeddings of C cameras' pictures, which a frozen tower never changes.
 
+    The tower is always given as many pictures (:func:`pictures_at_once`): how a kernel rounds may
+    depend on the size of its input, and a picture's embedding must not depend on those beside it.
+
     Args:
         policy: with the vision tower and the connector.
         images: C tensors (B, 3, height, width) as ``SmolVLAPolicy.prepare_images`` makes them:
@@ -95,7 +100,20 @@ def image_embeddings(policy: SmolVLAPolicy, images: Sequence[Tensor]) -> tuple[T
         C tensors (B, N, W) in the tower's output dtype, *before* the scaling by sqrt(W) that
         ``embed_prefix`` applies in that dtype.
     """
-    return tuple(policy.model.vlm_with_expert.embed_image(image) for image in images)
+    return tuple(_embed(policy, image) for image in images)
+
+
+def _embed(policy: SmolVLAPolicy, image: Tensor) -> Tensor:
+    size, count = pictures_at_once(image.device), len(image)
+    padding = -count % size
+    padded = torch.cat([image, image[-1:].expand(padding, -1, -1, -1)]) if padding else image
+    found = [policy.model.vlm_with_expert.embed_image(part) for part in padded.split(size)]
+    return torch.cat(found)[:count]
+
+
+def pictures_at_once(device: torch.device) -> int:
+    """How many pictures the tower takes at a time: one on a CPU, where more of them are slower."""
+    return _PICTURES_ON_GPU if device.type == "cuda" else 1
 
 
 def flow_errors(policy: SmolVLAPolicy, observation: Observation, action: Tensor, noise: Tensor, time: Tensor) -> Tensor:

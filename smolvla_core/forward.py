@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
+from smolvla_core.data.batch import EMBEDDINGS
 from smolvla_core.fast import (
     Observation,
     encode,
@@ -83,10 +84,15 @@ class FastForward:
         return Answer(actions[..., :width], errors[..., :width])
 
     def observe(self, inputs: Inputs) -> Observation:
-        """The observation in inputs that hold pixels."""
-        images, masks = self.policy.prepare_images(inputs)
+        """The observation in inputs that hold pixels, or all cameras' embeddings in their place."""
+        if EMBEDDINGS in inputs:
+            embeddings = tuple(inputs[EMBEDDINGS][key] for key in self.policy.config.image_features)
+            masks = [torch.ones(len(each), dtype=torch.bool, device=each.device) for each in embeddings]
+        else:
+            images, masks = self.policy.prepare_images(inputs)
+            embeddings = image_embeddings(self.policy, images)
         return Observation(
-            embeddings=image_embeddings(self.policy, images),
+            embeddings=embeddings,
             image_masks=tuple(masks),
             tokens=inputs[OBS_LANGUAGE_TOKENS],
             token_mask=inputs[OBS_LANGUAGE_ATTENTION_MASK],

@@ -25,6 +25,7 @@ from transformers.initialization import no_init_weights
 from smolvla_core.config import TINY, PolicyConfig, TrialConfig
 from smolvla_core.data.dataset import ACTION, STATE, Moments
 from smolvla_core.errors import ConfigError
+from smolvla_core.instructions import RememberingTokenizer
 from smolvla_core.interface import Interface
 from smolvla_core.pretrained import first_line, pretrained_config, stored_weights, trained_on
 from smolvla_core.state_proj import STATE_DIMS, state_dims, widened
@@ -93,6 +94,9 @@ def make_processors(config: SmolVLAConfig, interface: Interface, stats: dict[str
         else step
         for step in pre.steps
     ]
+    for step in pre.steps:
+        if isinstance(step, TokenizerProcessorStep):
+            step.input_tokenizer = RememberingTokenizer(step.input_tokenizer)
     return Processors(pre, post)
 
 

@@ -91,6 +91,15 @@ PARTS: tuple[Part, ...] = (
         ),
     ),
     Part(
+        "Sub-sample of frames",
+        ("data.frames",),
+        ("data/subsample.py", "trial.py"),
+        (
+            "test_subsample.py::test_a_smaller_one_is_part_of_a_larger_one",
+            "test_subsample.py::test_trials_draw_from_it_whatever_their_seed_batch_and_curriculum",
+        ),
+    ),
+    Part(
         "Learning rate",
         ("optim.lr", "optim.lr_scaling", "optim.schedule", "optim.final_lr", "optim.warmup_samples"),
         ("schedule.py",),

@@ -72,7 +72,8 @@ def train(
     """
     trial = prepare(config)
     learner = trial.learner
-    _LOG.info(learner.forward_line)
+    for line in (learner.forward_line, *trial.cache_lines):
+        _LOG.info(line)
     if restore is not None:
         load_state(learner, restore)
     return _loop(config, trial, report or _ignore, stop or _never)

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import torch
 
 from smolvla_core.augment import Augmentation, augmentations
-from smolvla_core.config import TrialConfig
+from smolvla_core.cache.attach import Cache
+from smolvla_core.config import DataConfig, TrialConfig
 from smolvla_core.data.batch import Batch, BatchMaker
 from smolvla_core.data.companions import refuse_held_out_episodes, refuse_other_rate, refuse_other_widths
 from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
 from smolvla_core.data.mixture import Mixture
 from smolvla_core.data.sampler import Curriculum, SampleStream, plan_curriculum
+from smolvla_core.data.subsample import subsample
 from smolvla_core.errors import ConfigError
 from smolvla_core.evaluate import EvaluationSet, evaluation_set
 from smolvla_core.interface import Interface, resolve_interface
@@ -59,6 +61,8 @@ class Trial:
     frames: EvaluationSet
     others: tuple[tuple[BatchMaker, SampleStream], ...] = ()
     """Of the datasets that are trained beside the main one."""
+    cache_lines: tuple[str, ...] = ()
+    """What is to be said about the cache."""
 
     def training(self, first: int, count: int) -> tuple[Batch, ...]:
         """Samples ``first .. first + count`` of the run, in one part for each dataset that they are of."""
@@ -80,7 +84,7 @@ def resolve(config: TrialConfig) -> Inputs:
     expected = expected_cameras(config.policy)
     interface = resolve_interface(config, dataset, split.train, expected)
     check_policy(config, interface)
-    main = _source(config, dataset, interface, split.train)
+    main = _source(config, dataset, interface, split.train, 0)
     return Inputs(
         **vars(main),
         split=split,
@@ -105,16 +109,21 @@ def _companion(config: TrialConfig, number: int, main: Source, split: Split) -> 
         )
         refuse_held_out_episodes(number, dataset, main.dataset, split)
         check_policy(config, interface)
-        return _source(config, dataset, interface, episodes)
+        return _source(config, dataset, interface, episodes, number)
     except ConfigError as error:
         if str(error).startswith(f"data.train.{number}"):
             raise
         raise ConfigError(f"data.train.{number} ({dataset.root}): {error}") from None
 
 
-def _source(config: TrialConfig, dataset: Dataset, interface: Interface, episodes: tuple[int, ...]) -> Source:
+def _source(
+    config: TrialConfig, dataset: Dataset, interface: Interface, episodes: tuple[int, ...], number: int
+) -> Source:
     gripper_dims(config, dataset)  # wrong ones are refused also where no rule comes to use them
     rows = dataset.rows_of(episodes)
+    if config.data.frames is not None:
+        share = config.data.frames / training_frames(config.data)
+        rows = subsample(rows, share, len(dataset.frame), config.data.split_seed, number)
     return Source(
         dataset=dataset,
         interface=interface,
@@ -122,6 +131,17 @@ def _source(config: TrialConfig, dataset: Dataset, interface: Interface, episode
         curriculum=plan_curriculum(config.curriculum, rows, dataset.progress[rows], config.optim.samples),
         augmentations=augmentations(config, interface),
     )
+
+
+def training_frames(config: DataConfig) -> int:
+    """Frames of all datasets that are trained on, where none is left out.
+
+    Raises:
+        DataError: a dataset cannot be opened.
+    """
+    main, *others = (open_dataset(config, number) for number in range(len(config.train)))
+    held_out = split_episodes(config, len(main.lengths))
+    return len(main.rows_of(held_out.train)) + sum(len(each.frame) for each in others)
 
 
 def prepare(config: TrialConfig) -> Trial:
@@ -136,8 +156,10 @@ def prepare(config: TrialConfig) -> Trial:
     others = [(source.interface, source.weights) for source in inputs.others]
     learner = Learner(config, inputs.interface, inputs.weights, others)
     mixture = Mixture(config.data.shares, config.runtime.seed)
+    cache = Cache(config, learner)
 
-    def feed(source: Source, number: int) -> tuple[BatchMaker, SampleStream]:
+    def feed(source: Source, number: int, held_out: int = 0) -> tuple[BatchMaker, SampleStream]:
+        sight = cache.sight(source, number, held_out)
         maker = BatchMaker(
             source.dataset,
             source.interface,
@@ -146,9 +168,11 @@ def prepare(config: TrialConfig) -> Trial:
             source.augmentations,
             config.data.frame_stride,
             number,
+            sight.cameras,
+            sight.embeddings,
         )
         return maker, SampleStream(source.curriculum, config.runtime.seed, mixture, number)
 
-    maker, stream = feed(inputs, 0)
+    maker, stream = feed(inputs, 0, len(inputs.frames.rows))
     others_fed = tuple(feed(source, number) for number, source in enumerate(inputs.others, start=1))
-    return Trial(inputs.dataset, inputs.split, learner, maker, stream, inputs.frames, others_fed)
+    return Trial(inputs.dataset, inputs.split, learner, maker, stream, inputs.frames, others_fed, cache.ready())

@@ -82,7 +82,7 @@ def tiny_trial(root: Path, cache_dir: Path, **values: object) -> TrialConfig:
         "policy": {"pretrained": "tiny", "chunk_size": 10, "num_steps": 2},
         "optim": {"samples": 16, "batch_size": 4, "lr": 1e-3},
         "eval": {"frames": 4, "draws": 2, "horizon_s": 0.5},
-        "runtime": {"log_every_samples": 8},
+        "runtime": {"log_every_samples": 8, "cache": "off"},
     }
     return TrialConfig.from_dict(base).with_values({key.replace("__", "."): value for key, value in values.items()})
 

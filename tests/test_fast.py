@@ -109,9 +109,10 @@ def test_nothing_constant_is_computed_twice(cache_dir):
     for name, module in counted.items():
         module.register_forward_hook(lambda *_, name=name: count(name))
     FastForward(policy).answer(make_inputs(policy), *make_flow(policy, 3, 4))
-    # tower: two cameras. layer: once for images and language, once for the state. The rest of the
-    # last layer is not needed; the expert's projections of the prefix serve all steps and draws.
-    assert calls == {"tower": 2, "layer": 2, "last": 0, "cross": 1}
+    # tower: two cameras of three frames, picture by picture. layer: once for images and language, once
+    # for the state. The rest of the last layer is not needed; the expert's projections of the prefix
+    # serve all steps and draws.
+    assert calls == {"tower": 6, "layer": 2, "last": 0, "cross": 1}
 
 
 def test_only_state_and_expert_are_differentiated(cache_dir):

@@ -176,6 +176,7 @@ Decided late: they hardly act before the first rung, so it cannot judge them
   optim.schedule: cosine has lowered the learning rate by 3.0% there
   optim.final_lr: cosine has lowered the learning rate by 3.0% there
 
+Cache      off
 Machine    1 CPU and 0 GPUs a trial, at most 2 at once
 Results    runs/eggs-20260131-120000
 MLflow     sqlite:////runs/mlflow.db, experiment hunt"""

@@ -570,6 +570,8 @@ def test_what_is_sound_is_described(bench):
     assert (facts.objective["critical_frames"], facts.objective["draws"], facts.objective["horizon_s"]) == (4, 1, 0.5)
     parts = [facts.objective[f"{part}_episodes"] for part in ("train", "val", "test")]
     assert parts == [4, 1, 1]
+    assert facts.cache.kind == "embeddings"
+    assert facts.cache.folder == str(bench.cache_dir / "features")
 
 
 def test_a_v21_dataset_is_converted_once_and_then_sound(bench):

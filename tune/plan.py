@@ -114,6 +114,8 @@ def plan_lines(spec: SearchSpec, facts: Facts | None, run_dir: str) -> Iterator[
         for key, reason in late.items():
             yield from _wrapped(f"{key}: {reason}")
     yield ""
+    if facts is not None:
+        yield from _labelled("Cache", facts.cache.text() if facts.cache else "off")
     yield from _labelled("Machine", _resources(spec))
     yield f"Results    {run_dir}"
     if spec.is_remote:

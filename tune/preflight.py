@@ -17,6 +17,7 @@ from tune.spec import SearchSpec
 from tune.spec_checks import check_data
 
 if TYPE_CHECKING:
+    from smolvla_core.cache.plan import CachePlan
     from smolvla_core.trial import Inputs
 
 _DATA: Path_ = ("trial", "data", "train", 0, "root")
@@ -31,10 +32,12 @@ class Facts:
     Attributes:
         dataset: ``smolvla_core.data.dataset.fingerprint``.
         objective: ``smolvla_core.evaluate.describe_objective``.
+        cache: of the point that needs most of it; None where it is off.
     """
 
     dataset: Mapping[str, Any]
     objective: Mapping[str, Any]
+    cache: "CachePlan | None" = None
 
 
 def preflight(spec: SearchSpec, source: Source | None = None) -> Facts:
@@ -50,6 +53,7 @@ def preflight(spec: SearchSpec, source: Source | None = None) -> Facts:
     try:
         check_data(spec)
         # importing torch and lerobot takes seconds; a wrong path is answered before
+        from smolvla_core.cache.plan import plan_cache
         from smolvla_core.data.dataset import fingerprint
         from smolvla_core.evaluate import describe_objective
         from smolvla_core.trial import resolve
@@ -57,10 +61,12 @@ def preflight(spec: SearchSpec, source: Source | None = None) -> Facts:
         points = (*warm_starts(spec).values(), *make_space(spec).cover())
         first, *others = [to_trial_config(spec, point) for point in points]
         with _silent_libraries():
-            _read_pictures(resolve(first))
-            for config in others:
-                resolve(config)
-            return Facts(fingerprint(first.data), describe_objective(first))
+            inputs = resolve(first)
+            _read_pictures(inputs)
+            caches = [plan_cache(first, inputs), *(plan_cache(config, resolve(config)) for config in others)]
+            # all trials draw the same frames; what they need differs by what is kept of each
+            largest = max((cache for cache in caches if cache), key=lambda cache: cache.bytes, default=None)
+            return Facts(fingerprint(first.data), describe_objective(first), largest)
     except UserError as error:
         raise (_located(error, source) if source else error) from None
 

@@ -43,7 +43,7 @@ def _search(options: argparse.Namespace) -> int:
     """A new study."""
     spec, source = load_spec(_yaml(options), options.set)
     folder = _new_folder(spec)
-    facts = _plan(spec, source, options, folder)
+    spec, facts = _plan(spec, source, options, folder)
     return OK if options.dry_run else _run(spec, folder, source.text, facts.dataset)
 
 
@@ -57,7 +57,7 @@ def _smoke(options: argparse.Namespace) -> int:
     full, source = load_spec(_yaml(options), with_demo_data(_yaml(options), options.set))
     spec = smoke_spec(full)
     folder = _new_folder(spec)
-    facts = _plan(spec, source, options, folder)
+    spec, facts = _plan(spec, source, options, folder)
     if options.dry_run:
         return OK
     Study(spec, folder, source.text, facts.dataset).run()
@@ -66,17 +66,19 @@ def _smoke(options: argparse.Namespace) -> int:
     return OK if all_branches_ran(make_space(spec), trials) else FAILED
 
 
-def _plan(spec: SearchSpec, source: Source, options: argparse.Namespace, folder: Path) -> "Facts":
-    """Check everything, and say what will be done."""
+def _plan(spec: SearchSpec, source: Source, options: argparse.Namespace, folder: Path) -> tuple[SearchSpec, "Facts"]:
+    """Check everything, and say what will be done; the search, with what was decided on the way."""
+    from tune.fitted_frames import fitted
     from tune.plan import plan_lines
     from tune.preflight import preflight
 
     _print([_CHECKING, ""])
     facts = preflight(spec, source)
+    spec = fitted(spec, facts)
     _print([*plan_lines(spec, facts, _shown(folder)), ""])
     if options.probe:
         _print([*_measure(spec), ""])
-    return facts
+    return spec, facts
 
 
 def _resume(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from smolvla_core.config import load_yaml
 from smolvla_core.errors import ConfigError
+from tune.fitted_frames import with_stored
 from tune.spec import SearchSpec, is_uri
 
 GIVEN, RESOLVED, DATASET = "study.yaml", "study.resolved.yaml", "dataset.json"
@@ -115,7 +116,7 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
     stored = stored_spec(folder)
     values = stored.to_dict()
     if given is not None:
-        now = given.to_dict()
+        now = with_stored(values, given.to_dict())
         for section in values:
             if section not in MAY_DIFFER and values[section] != now[section]:
                 place, before, after = next(_differences(values[section], now[section], section))

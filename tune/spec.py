@@ -250,7 +250,7 @@ def absolute(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _absolute_trial(trial: Mapping[str, Any]) -> dict[str, Any]:
     copy = dict(trial)
-    data, policy = copy.get("data"), copy.get("policy")
+    data, policy, runtime = copy.get("data"), copy.get("policy"), copy.get("runtime")
     if isinstance(data, Mapping):
         copy["data"] = {key: _absolute(value) if key == "cache_dir" else value for key, value in data.items()}
         if isinstance(data.get("train"), list):
@@ -260,6 +260,8 @@ def _absolute_trial(trial: Mapping[str, Any]) -> dict[str, Any]:
             ]
     if isinstance(policy, Mapping) and is_folder(policy.get("pretrained")):
         copy["policy"] = {**policy, "pretrained": _absolute(policy["pretrained"])}
+    if isinstance(runtime, Mapping) and runtime.get("cache") not in (None, "auto", "off"):
+        copy["runtime"] = {**runtime, "cache": _absolute(runtime["cache"])}
     return copy
 
 

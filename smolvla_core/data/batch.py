@@ -4,8 +4,9 @@ Legend: B batch, T action steps of the chunk, A action dims, S state dims the po
 C cameras, D the policy's padded action dims.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from smolvla_core.data.sampler import SampleStream
 from smolvla_core.interface import Interface
 from smolvla_core.policy import Processors
 
+EMBEDDINGS = "smolvla_core.embeddings"
+"""Key of the image embeddings among a policy's inputs."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -31,7 +35,7 @@ class Batch:
     tasks: tuple[str, ...]
     """B instructions."""
     images: tuple[Tensor, ...]
-    """C tensors (B, 3, H, W), uint8."""
+    """C tensors (B, 3, H, W), uint8; none where there are embeddings."""
     state: Tensor
     """(B, S)."""
     action: Tensor
@@ -44,15 +48,38 @@ class Batch:
     """(B,) in (0, 1]; 1 is pure noise."""
     dataset: int = 0
     """Number of the dataset that all its frames are of."""
+    embeddings: tuple[Tensor, ...] = ()
+    """C tensors (B, N, W) of ``smolvla_core.fast.image_embeddings``, in place of the images."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def slice(self, start: int, stop: int) -> Self:
         """The samples ``start .. stop`` of the batch."""
-        per_frame = (f.name for f in fields(self) if f.name not in ("images", "dataset"))
+        of_cameras = ("images", "embeddings")
+        per_frame = (f.name for f in fields(self) if f.name not in (*of_cameras, "dataset"))
         parts = {name: getattr(self, name)[start:stop] for name in per_frame}
-        return replace(self, images=tuple(image[start:stop] for image in self.images), **parts)
+        parts |= {name: tuple(each[start:stop] for each in getattr(self, name)) for name in of_cameras}
+        return replace(self, **parts)
+
+
+class PictureSource(Protocol):
+    """One camera's frames; see :class:`smolvla_core.data.pictures.Camera`."""
+
+    def frames(self, rows: NDArray[np.int64]) -> Tensor:
+        """Frames (B, 3, H, W) uint8 of rows (B,)."""
+
+
+class Embeddings(Protocol):
+    """Embeddings of frames that need not be decoded for them; see :mod:`smolvla_core.cache`."""
+
+    def of_samples(self, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """C tensors (B, N, W) of rows (B,) that the stream drew as its ``samples``, augmented; none where
+        they cannot be known beforehand.
+        """
+
+    def recorded(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """C tensors (B, N, W) of rows (B,) as they were recorded."""
 
 
 class BatchMaker:
@@ -66,6 +93,8 @@ class BatchMaker:
         augmentations: of training frames, in their order.
         stride: recorded frames from an action of the chunk to the next.
         number: of the dataset, among those that are trained on.
+        cameras: where the pictures come from, in the interface's order. None: from the dataset.
+        embeddings: in place of pictures, where they are known.
     """
 
     def __init__(
@@ -77,35 +106,49 @@ class BatchMaker:
         augmentations: tuple[Augmentation, ...] = (),
         stride: int = 1,
         number: int = 0,
+        cameras: Sequence[PictureSource] | None = None,
+        embeddings: Embeddings | None = None,
     ):
         self.dataset, self.interface = dataset, interface
         self.stride, self.number = stride, number
         self.chunk_size, self.action_dims = chunk_size, action_dims
         self.augmentations = augmentations
-        self.cameras = [Camera(dataset, view.dataset_key) for view in interface.cameras]
+        own = (Camera(dataset, view.dataset_key) for view in interface.cameras)
+        self.cameras: list[PictureSource] = list(own if cameras is None else cameras)
+        self.embeddings = embeddings
 
     def training(self, stream: SampleStream, first: int, count: int) -> Batch:
         """Those of the samples ``first .. first + count`` that are of this dataset, augmented."""
         samples = stream.samples(first, count)
-        frames = self._recorded(stream.rows_at(samples), samples)
+        rows = stream.rows_at(samples)
+        embeddings = self.embeddings.of_samples(rows, samples) if self.embeddings else ()
+        frames = self._recorded(rows, samples, pictures=not embeddings)
         noise, time = stream.flow_at(samples, self.chunk_size, self.action_dims, self.stride)
-        return self._assemble(augment(frames, self.augmentations), noise, time)
+        return self._assemble(augment(frames, self.augmentations), noise, time, embeddings)
 
     def validation(self, rows: NDArray[np.int64], noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:
         """The given rows as they were recorded, with the given noise (B, T, D) and time (B,)."""
-        return self._assemble(self._recorded(rows, np.full(len(rows), -1)), noise, time)
+        embeddings = self.embeddings.recorded(rows) if self.embeddings else ()
+        frames = self._recorded(rows, np.full(len(rows), -1), pictures=not embeddings)
+        return self._assemble(frames, noise, time, embeddings)
 
-    def _recorded(self, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> RawFrames:
+    def _recorded(self, rows: NDArray[np.int64], samples: NDArray[np.int64], pictures: bool) -> RawFrames:
         poses = self.dataset.task_info
         return RawFrames(
             samples=samples,
             rows=rows,
-            images=tuple(camera.frames(rows) for camera in self.cameras),
+            images=tuple(camera.frames(rows) for camera in self.cameras) if pictures else (),
             state=self.dataset.state[rows],
             task_info=None if poses is None else poses[rows],
         )
 
-    def _assemble(self, frames: RawFrames, noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:
+    def _assemble(
+        self,
+        frames: RawFrames,
+        noise: NDArray[np.float32],
+        time: NDArray[np.float32],
+        embeddings: tuple[Tensor, ...],
+    ) -> Batch:
         rows = frames.rows
         step_rows, is_pad = self.dataset.chunk_rows(rows, self.chunk_size, self.stride)
         action = self.dataset.chunk_actions(rows, self.chunk_size, self.stride)
@@ -120,13 +163,21 @@ class BatchMaker:
             noise=torch.from_numpy(noise),
             time=torch.from_numpy(time),
             dataset=self.number,
+            embeddings=embeddings,
         )
+
+
+def to_floats(pictures: Tensor) -> Tensor:
+    """Pictures of uint8 as floats in [0, 1]."""
+    return pictures.to(torch.float32) / 255.0
 
 
 def to_lerobot(batch: Batch, interface: Interface, processors: Processors, device: torch.device) -> dict[str, Any]:
     """Lerobot's normalised, tokenised inputs for ``SmolVLAPolicy.forward``.
 
-    Frames go to the device as uint8 and become floats in [0, 1] there.
+    Frames go to the device as uint8 and become floats in [0, 1] there. Embeddings, where the batch has
+    them in place of frames, stand under ``EMBEDDINGS`` by the cameras' names in the policy; lerobot's
+    own forward cannot take those.
     """
     raw: dict[str, Any] = {
         STATE: batch.state,
@@ -134,10 +185,14 @@ def to_lerobot(batch: Batch, interface: Interface, processors: Processors, devic
         "action_is_pad": batch.is_pad,
         "task": list(batch.tasks),
     }
-    for view, image in zip(interface.cameras, batch.images, strict=True):
-        raw[view.policy_key] = image
+    keys = [view.policy_key for view in interface.cameras]
+    if not batch.embeddings:
+        raw |= dict(zip(keys, batch.images, strict=True))
     inputs: dict[str, Any] = processors.pre(raw)
     inputs["action_is_pad"] = batch.is_pad.to(device)
-    for view in interface.cameras:
-        inputs[view.policy_key] = inputs[view.policy_key].to(torch.float32) / 255.0
+    if batch.embeddings:
+        inputs[EMBEDDINGS] = {key: each.to(device) for key, each in zip(keys, batch.embeddings, strict=True)}
+        return inputs
+    for key in keys:
+        inputs[key] = to_floats(inputs[key])
     return inputs

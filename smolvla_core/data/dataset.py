@@ -6,7 +6,7 @@ Shapes: N frames of the dataset, E episodes, R raw state dims, A action dims, C 
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,20 @@ class Dataset:
     def robot_type(self) -> str | None:
         """``robot_type`` of info.json."""
         return self.meta.robot_type
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of its contents: metadata and actions by value, files of pictures by their sizes.
+
+        Copies of a dataset have the same.
+        """
+        digest = hashlib.sha256(_metadata_digest(self).digest())
+        videos = [key for key in self.camera_keys if key in self.meta.video_keys]
+        files = {self.meta.get_data_file_path(episode) for episode in map(int, self.recorded)}
+        files |= {self.meta.get_video_file_path(episode, key) for episode in map(int, self.recorded) for key in videos}
+        for file in sorted(files):
+            digest.update(f"{file.as_posix()} {(self.root / file).stat().st_size}".encode())
+        return digest.hexdigest()
 
     def rows_of(self, episodes: tuple[int, ...]) -> NDArray[np.int64]:
         """Row numbers of some episodes, in order."""
@@ -293,20 +307,24 @@ def fingerprint(config: DataConfig) -> dict[str, Any]:
 
 def _identity(config: DataConfig, number: int) -> dict[str, Any]:
     dataset, source = open_dataset(config, number), config.train[number]
-    digest = hashlib.sha256()
-    for file in sorted((dataset.root / "meta").rglob("*")):
-        if file.is_file():
-            digest.update(file.relative_to(dataset.root).as_posix().encode())
-            digest.update(file.read_bytes())
-    digest.update(dataset.action.tobytes())
     return {
         "name": source.repo_id or Path(str(source.root)).name,
         "root": str(dataset.root),
         "episodes": len(dataset.lengths),
         "frames": len(dataset.frame),
         "fps": dataset.fps,
-        "digest": digest.hexdigest(),
+        "digest": _metadata_digest(dataset).hexdigest(),
     }
+
+
+def _metadata_digest(dataset: Dataset) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    for file in sorted((dataset.root / "meta").rglob("*")):
+        if file.is_file():
+            digest.update(file.relative_to(dataset.root).as_posix().encode())
+            digest.update(file.read_bytes())
+    digest.update(dataset.action.tobytes())
+    return digest
 
 
 def _read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:

@@ -3,25 +3,30 @@
 ``python -m tests.benchmarks.step --arch full --batch 8 --steps 3``
 
 Theirs is ``lerobot.scripts.lerobot_train.update_policy`` with lerobot's dataset, dataloader,
-processors and optimizer; ours is ``smolvla_core``'s learner and data. Every step takes other frames
-from video files; decoding, tokenising and the optimizer's step are in the time. A third process
-measures ours with the image embeddings given, which is what a warm feature cache would leave.
-Samples, noise and times are one stream's, so that losses and gradients can be compared.
+processors and optimizer; ours is ``smolvla_core``'s learner and data: without the feature cache, with
+an empty one that the steps fill, and with the one that they have filled. Every step takes other frames
+from video files; decoding, tokenising, the cache's reading and writing and the optimizer's step are in
+the time. Samples, noise and times are one stream's, so that losses and gradients can be compared.
 """
 
 import argparse
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-SIDES = {"lerobot": "lerobot-train", "ours": "ours, from pictures", "given": "ours, embeddings given"}
+SIDES = {
+    "lerobot": "lerobot-train",
+    "ours": "ours, without the cache",
+    "cold": "ours, filling an empty cache",
+    "warm": "ours, from the filled cache",
+}
 
 
 def main() -> int:
@@ -44,7 +49,9 @@ def main() -> int:
 
     write_dataset(options.work / "dataset")
     write_policy(options.work / options.arch, options.arch)
-    for side in options.sides:
+    for side in (side for side in SIDES if side in options.sides):  # the cache is filled before it is read
+        if side == "cold":
+            shutil.rmtree(options.work / "cache", ignore_errors=True)
         command = [sys.executable, "-m", "tests.benchmarks.step", *sys.argv[1:], "--side", side]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     _print_comparison(options)
@@ -65,7 +72,7 @@ def _run_side(options: argparse.Namespace) -> None:
             "policy": {"pretrained": str(options.work / options.arch), "tokenizer_max_length": 256},
             "optim": {"batch_size": options.batch},
             "eval": {"frames": 1},
-            "runtime": {"precision": "fp32"},
+            "runtime": {"precision": "fp32", "cache": _cache_folder(options)},
         }
     )
     inputs = resolve(config)
@@ -76,9 +83,7 @@ def _run_side(options: argparse.Namespace) -> None:
     stream = SampleStream(Curriculum.none(whole), seed=0)
     count = options.steps + 1
     assert count * options.batch <= len(whole), "the dataset is too small for so many distinct frames"
-    step, optimizer = {"lerobot": _lerobot, "ours": _ours, "given": _given}[options.side](
-        options, config, inputs, stream
-    )
+    step, optimizer = (_lerobot if options.side == "lerobot" else _ours)(options, config, inputs, stream)
 
     gradients: dict[str, Any] = {}
 
@@ -102,7 +107,8 @@ def _run_side(options: argparse.Namespace) -> None:
         wall.append(time.perf_counter() - started)
         cpu.append(time.process_time() - used)
     result: dict[str, Any] = {"losses": losses, "wall": wall, "cpu": cpu}
-    result |= {"loaded": step.loaded, "peak": _memory("VmHWM")}
+    result |= {"loaded": step.loaded, "peak": _memory("VmHWM"), "frames": len(rows)}
+    result["bytes"] = sum(file.stat().st_blocks * 512 for file in (options.work / "cache").glob("*/data"))
     result["machine"] = (
         f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}, {torch.get_num_threads()} threads"
     )
@@ -199,43 +205,8 @@ def _ours(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) ->
     return _Step(trial.learner.policy, run), trial.learner.optimizer
 
 
-def _given(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) -> tuple[_Step, Any]:
-    """Ours, with every step's embeddings computed beforehand and no picture decoded."""
-    import torch
-
-    from smolvla_core.data.batch import to_lerobot
-    from smolvla_core.forward import FastForward
-    from smolvla_core.trial import prepare
-
-    trial = prepare(config)
-    learner, maker = trial.learner, trial.maker
-    kept, size = {}, options.batch
-    for index in range(options.steps + 1):
-        batch = maker.training(stream, index * size, size)
-        with torch.no_grad():
-            kept[index] = learner.forward.observe(
-                to_lerobot(batch, learner.interface, learner.processors, learner.device)
-            )
-
-    class Given(FastForward):
-        step = 0
-
-        def observe(self, inputs: Any) -> Any:
-            blank = {key: torch.zeros(size, 3, 32, 32) for key in inputs if key.startswith("observation.images")}
-            policy = self.policy
-            state = policy.prepare_state(inputs | blank)
-            return replace(kept[Given.step], state=state)
-
-    for camera in maker.cameras:
-        camera.frames = lambda rows: torch.zeros((len(rows), 3, 1, 1), dtype=torch.uint8)
-    learner.forward = Given(learner.policy)
-
-    def run(index: int) -> float:
-        Given.step = index
-        batch = maker.training(stream, index * size, size)
-        return learner.step(batch, config.optim.peak_lr).loss
-
-    return _Step(learner.policy, run), learner.optimizer
+def _cache_folder(options: argparse.Namespace) -> str:
+    return str(options.work / "cache") if options.side in ("cold", "warm") else "off"
 
 
 def _memory(name: str) -> int:
@@ -281,6 +252,27 @@ def _print_comparison(options: argparse.Namespace) -> None:
             worst = max(((found[n] - expected[n]).norm() / expected[n].norm()).item() for n in expected)
             losses = max(abs(a - b) / a for a, b in zip(reference["losses"], result["losses"], strict=True))
             print(f"  largest difference, relative: loss of a step {losses:.1e}, gradient of a parameter {worst:.1e}")
+    _print_payback(options, results)
+
+
+def _print_payback(options: argparse.Namespace, results: dict[str, Any]) -> None:
+    """What the cache itself costs, and when that has come back. Of mean steps: a fill waits for the disk."""
+    seconds = {side: sum(result["wall"]) / len(result["wall"]) / options.batch for side, result in results.items()}
+    lerobot, without, cold, warm = (1e3 * seconds[side] for side in SIDES)
+    frames = results["warm"]["frames"]
+    stored = options.batch * (options.steps + 1)
+    print("\nthe cache")
+    print(f"  size              {results['warm']['bytes'] / stored / 1e3:.0f} kB a frame, on the disk")
+    print(f"  a frame's first draw {cold:.0f} ms, {cold - without:+.0f} ms against none; each later one {warm:.0f} ms")
+    fill = frames * (cold - warm) / 1e3
+    print(f"  to fill it with all {frames:,} training frames: {fill:.0f} s, as training draws them")
+    for name, other in (("ours without it", without), ("lerobot-train", lerobot)):
+        if other > warm:
+            samples = fill * 1e3 / (other - warm)
+            each = f"{samples / frames:.2f} of each frame"
+            print(f"  paid for itself   after {samples:,.0f} samples ({each}), against {name}")
+        else:
+            print(f"  never pays for itself against {name}")
 
 
 if __name__ == "__main__":
