@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Say = Callable[[str], None]
@@ -39,7 +39,7 @@ class Events:
     def started(self, number: int, name: str | None, params: Mapping[str, Any], samples: int) -> None:
         """A trial began, or goes on from ``samples``."""
         verb = f"continues from {samples:,} samples" if samples else "started"
-        self._trial(number, f"{verb}   {f'{name}: ' if name else ''}{format_params(_short(params))}")
+        self._trial(number, f"{verb}   {f'{name}: ' if name else ''}{format_params(short_params(params))}")
 
     def reported(self, number: int, metrics: Mapping[str, float], rung: int) -> None:
         """A trial reported at a rung; the best value there so far is called so."""
@@ -97,10 +97,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _short(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters without their sections, so that a line stays short; in full where two would look alike."""
-    names = [key.rpartition(".")[2] for key in params]
-    return {key if names.count(name) > 1 else name: params[key] for key, name in zip(params, names, strict=True)}
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Each key -> it without its section; in full where two would look alike."""
+    names = {key: key.rpartition(".")[2] for key in keys}
+    return {key: key if list(names.values()).count(name) > 1 else name for key, name in names.items()}
+
+
+def short_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters by their :func:`short_keys`, so that a line stays short."""
+    return {name: params[key] for key, name in short_keys(params).items()}
 
 
 def _clock() -> str:
