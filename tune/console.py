@@ -3,7 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+
+from tune.records import TrialRecord
 
 Say = Callable[[str], None]
 
@@ -32,9 +35,14 @@ class Events:
         self._width = len(str(max(trials - 1, 0)))
         self._best: dict[int, float] = {}
 
-    def recall(self, rung: int, value: float) -> None:
-        """Take note of a value that an earlier session reported."""
-        self._is_best(rung, value)
+    def recall(self, trial: TrialRecord, values: Mapping[int, float]) -> None:
+        """Take note of a trial of an earlier session, with its values at the rungs."""
+        for rung, value in values.items():
+            self._is_best(rung, value)
+
+    def shown(self) -> AbstractContextManager[None]:
+        """While the search runs; lines need nothing for it."""
+        return nullcontext()
 
     def started(self, number: int, name: str | None, params: Mapping[str, Any], samples: int) -> None:
         """A trial began, or goes on from ``samples``."""

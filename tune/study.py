@@ -14,7 +14,8 @@ from ray import tune as ray_tune
 
 from tune import driver
 from tune.asha import RungScheduler
-from tune.console import Events, Say, say_line
+from tune.console import Say, say_line
+from tune.live import make_events
 from tune.ray_session import INTERRUPTED, OUT_OF_TIME, Brake, concurrency, ray_session, stopped_by_signals
 from tune.recorder import Recorder, ending
 from tune.records import Records, TrialRecord
@@ -96,12 +97,9 @@ class Study:
         remaining = spec.budget.trials - sum(trial.outcome is not None for trial in recorded)
         if remaining <= 0:
             return
-        events = Events(self.say, spec.objective.metric, spec.objective.mode, spec.budget.trials)
+        events = make_events(self.say, spec, recorded, lambda: brake.reason)
         searcher = self._searcher(recorded)
         scheduler = self._scheduler(searcher, recorded)
-        for level, values in scheduler.rungs.values().items():
-            for value in values.values():
-                events.recall(level, value)
         recorder = Recorder(
             records=records,
             tracker=tracker,
@@ -139,7 +137,7 @@ class Study:
                 verbose=0,
             ),
         )
-        with stopped_by_signals(brake):
+        with stopped_by_signals(brake), events.shown():
             tuner.fit()
 
     def _storage(self) -> str:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from smolvla_core.command import OK, Parser, answer
-from tune.report.results import SUMMARY_FILE, TRIALS_FILE, refresh_results
+from tune.report.results import TRIALS_FILE, refresh_results
+from tune.report.study_files import SUMMARY_FILE
 
 
 def main(arguments: list[str] | None = None) -> int:

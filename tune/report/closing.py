@@ -6,7 +6,7 @@ from typing import Any
 
 from smolvla_core.command import python_command
 from tune.console import counted, duration, format_value
-from tune.report.results import SUMMARY_FILE
+from tune.report.study_files import SUMMARY_FILE
 from tune.summary import Summary
 
 MOST_REASONS = 5

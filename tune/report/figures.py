@@ -134,7 +134,8 @@ def _curve(trial: TrialRecord, metric: str, starts: Sequence[float]) -> Iterator
 def importance_bars(found: Importances) -> Figure:
     """A bar a parameter, with the range of the resampled studies."""
     names = short_keys(found.of)
-    rows = [(html.escape(names[key]), one) for key, one in reversed(found.of.items())]  # the first is at the bottom
+    # the first bar is drawn at the bottom
+    rows = [(html.escape(names[key]), one) for key, one in reversed(list(found.of.items()))]
     figure = go.Figure(
         go.Bar(
             x=[one.share for _, one in rows],

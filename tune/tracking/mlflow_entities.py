@@ -122,9 +122,10 @@ def searched_note(searched: Mapping[str, Any]) -> str:
     return "\n".join(f"- `{key}`: {as_text(value)}" for key, value in searched.items())
 
 
-def study_note(summary: Mapping[str, Any], link: str | None) -> str:
+def study_note(summary: Mapping[str, Any], link: str | None, registered: str | None = None) -> str:
     """The study's description, in Markdown: the best trial with a link, its gain over the baseline,
-    how the trials ended. The keys of ``summary`` are those of ``Tracker.end_study``.
+    how the trials ended, as which model the best is registered. The keys of ``summary`` are those of
+    ``Tracker.end_study``.
     """
     best, baseline = summary.get("best"), summary.get("baseline")
     lines = []
@@ -140,6 +141,8 @@ def study_note(summary: Mapping[str, Any], link: str | None) -> str:
         lines.append("No trial was completed.")
     if summary.get("trials"):
         lines.append("Trials: " + ", ".join(f"{count} {state}" for state, count in summary["trials"].items()) + ".")
+    if registered:
+        lines.append(f"Registered model: {registered}")
     for key in ("checkpoint", "report"):
         if summary.get(key):
             lines.append(f"{key.capitalize()}: `{summary[key]}`")
