@@ -6,7 +6,6 @@ from tests.browser import browser
 from tests.test_report_page import VALUES, make_study, params
 from tune.report.results import REPORT_FILE, refresh_results
 
-
 pytestmark = pytest.mark.slow
 
 

@@ -323,3 +323,42 @@ def test_a_report_that_fails_does_not_hurt_the_search_and_is_said_once(tmp_path,
         refresher.on_step_end(0, [])
         refresher.on_experiment_end([])
     assert caplog.text.count("the report could not be refreshed (RuntimeError: disk full)") == 1
+
+
+def test_finalists_replace_the_warning_that_one_seed_proves_nothing(tmp_path):
+    from tune.report.finalists import finalists_view, intervals_of
+    from tune.report.page import page
+    from tune.report.study_files import read_study
+
+    make_study(tmp_path / "run", VALUES)
+    study = read_study(tmp_path / "run")
+
+    class WithFinalists(type(study.summary("complete"))):
+        def to_dict(self):
+            gains = [{"trial": 2, "rung": 900, "mean": 0.25, "low": -0.02, "high": 0.4, "episodes": 2}]
+            return super().to_dict() | {"finalists": FINALISTS, "gains": gains}
+
+    told = Text(page(study, WithFinalists(**vars(study.summary("complete")))))
+    assert "trial 2 is better than seed_baseline on test episodes" in told.sections["gain"]
+    assert "One seed cannot tell" not in told.sections["gain"]
+    assert ["trial 2", "2", "3", "0.5", "0.45 to 0.55", "+20.0%", "+5.0% to +30.0%"] in told.tables["gain"]
+    assert ["900", "0.8", "0.6", "−0.2", "+25.0%", "−2.0% to +40.0% (2 episodes)"] in told.tables["gain"]
+    assert "one training failed" in told.sections["gain"]
+    assert finalists_view(None) is None
+    assert intervals_of({"best": None}) == {}
+
+
+FINALISTS = {
+    "verdict": "trial 2 is better than seed_baseline on test episodes",
+    "winner": "trial 2",
+    "metric": "test/critical_action_mse",
+    "seeds": 3,
+    "test_episodes": 4,
+    "missing": "one training failed",
+    "contenders": [
+        {"name": "seed_baseline", "trial": 0, "seeds": [1, 2, 3],
+         "test": {"mean": 0.6, "low": 0.55, "high": 0.7}, "gain": None},
+        {"name": "trial 2", "trial": 2, "seeds": [1, 2, 3],
+         "test": {"mean": 0.5, "low": 0.45, "high": 0.55}, "gain": {"mean": 0.2, "low": 0.05, "high": 0.3}},
+    ],
+}  # fmt: skip

@@ -22,15 +22,22 @@ from smolvla_core.errors import DataError
 
 TRIALS = "trials"
 SESSIONS = "sessions.jsonl"
-_UNKNOWN: Mapping[str, str] = {}
+_UNKNOWN: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Session:
-    """A start of the study: seconds since the epoch, and the versions of its code (``tune.versions``)."""
+    """A start of the study.
+
+    Attributes:
+        time: seconds since the epoch.
+        code: the versions that ran (``tune.versions``); empty where they were not recorded.
+        resources: ``cpus`` and ``gpus`` that each trial was given; likewise.
+    """
 
     time: float
     code: Mapping[str, str]
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,15 +107,21 @@ class Records:
     run_dir: Path
     _reported: dict[int, int] = field(default_factory=dict)
 
-    def start_session(self, code: Mapping[str, str] = _UNKNOWN) -> int:
-        """Note that the study is started, by which versions; how many times it has been, this one included."""
+    def start_session(self, code: Mapping[str, str] = _UNKNOWN, resources: Mapping[str, float] = _UNKNOWN) -> int:
+        """Note that the study is started, by which versions and with what for each trial.
+
+        Returns:
+            how many times it has been, this one included.
+        """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        _append(self.run_dir / SESSIONS, {"time": time.time(), "pid": os.getpid(), "code": dict(code)})
+        document = {"time": time.time(), "pid": os.getpid(), "code": dict(code), "resources": dict(resources)}
+        _append(self.run_dir / SESSIONS, document)
         return len(self.sessions())
 
     def sessions(self) -> list[Session]:
         """Every time that the study was started."""
-        return [Session(line["time"], line.get("code", {})) for line in _lines(self.run_dir / SESSIONS)]
+        lines = _lines(self.run_dir / SESSIONS)
+        return [Session(line["time"], line.get("code", {}), line.get("resources", {})) for line in lines]
 
     def seconds_used(self) -> float:
         """How long the study's sessions lasted so far, each up to its last record."""

@@ -1,39 +1,60 @@
-"""The finalists' section of the report: what their retraining with several seeds came to, where a study has it."""
+"""The finalists' section of the report, and the intervals of the gains: where a study has them, in words and rows."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from tune.console import format_value
 
-
-def finalists_view(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The document's own words, and its lists of objects as tables; None where a study has no finalists.
+def finalists_view(finalists: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the finalists' training with several seeds came to; None where the study has none.
 
     Args:
-        document: a JSON object; ``words`` is a sentence, every list of objects becomes a table.
+        finalists: ``verdict`` and ``missing`` (sentences), ``winner`` (a name), ``metric``, ``seeds`` and
+            ``test_episodes`` (counts), and ``contenders``: each with ``name``, ``trial``, ``seeds`` (a
+            list), ``test`` and ``gain`` (``mean``, ``low``, ``high``; the gain is a share, or None).
     """
-    tables = [
-        table
-        for key, value in document.items()
-        if isinstance(value, list) and (table := _table(key, value)) is not None
+    if not finalists:
+        return None
+    rows = [
+        {
+            "name": row["name"],
+            "trial": row["trial"],
+            "seeds": len(row["seeds"]),
+            "error": row["test"]["mean"],
+            "error_interval": _interval(row["test"], "{:.5g}"),
+            "gain": row["gain"]["mean"] if row["gain"] else None,
+            "gain_interval": _interval(row["gain"], "{:+.1%}"),
+            "winner": row["name"] == finalists.get("winner"),
+        }
+        for row in finalists.get("contenders", ())
     ]
-    if not tables:
-        return None
-    return {"words": str(document.get("words", "")), "tables": tables}
+    words = (
+        f"Trained again to the full budget with {finalists['seeds']} seeds that the search had not used, and scored "
+        f"once on {finalists['test_episodes']} test episodes that nothing else looks at ({finalists['metric']}). "
+        "Gains are over the baseline, paired by seed and episode; intervals resample the episodes."
+        if rows
+        else ""
+    )
+    return {
+        "verdict": str(finalists.get("verdict") or ""),
+        "words": words,
+        "rows": rows,
+        "missing": str(finalists.get("missing") or ""),
+    }
 
 
-def _table(title: str, rows: list[Any]) -> dict[str, Any] | None:
-    objects = [row for row in rows if isinstance(row, Mapping)]
-    heads = list(dict.fromkeys(key for row in objects for key in row))
-    if not objects or len(objects) < len(rows):
-        return None
-    cells = [[_cell(row.get(head)) for head in heads] for row in objects]
-    return {"title": title, "heads": heads, "rows": cells}
+def intervals_of(summary: Mapping[str, Any]) -> dict[int, str]:
+    """Rung -> the interval of the best trial's gain there, of those that the summary has in ``gains``."""
+    best = summary.get("best")
+    if not best:
+        return {}
+    return {
+        gain["rung"]: f"{_interval(gain, '{:+.1%}')} ({gain['episodes']} episodes)"
+        for gain in summary.get("gains") or ()
+        if gain["trial"] == best["number"] and gain["low"] is not None
+    }
 
 
-def _cell(value: Any) -> str:
-    if value is None:
+def _interval(interval: Mapping[str, Any] | None, form: str) -> str:
+    if not interval or interval["low"] is None or interval["high"] is None:
         return "–"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_cell, value))
-    return format_value(value)
+    return f"{form.format(interval['low'])} to {form.format(interval['high'])}".replace("-", "−")

@@ -13,7 +13,7 @@ from tune.console import counted, duration, format_value, short_keys
 from tune.records import TrialRecord
 from tune.report import figures, space_figures, words
 from tune.report.cost import Cost, busy_seconds, cost_of
-from tune.report.finalists import finalists_view
+from tune.report.finalists import finalists_view, intervals_of
 from tune.report.importances import Importances, importances
 from tune.report.rungs import at_rung, fullest_rung, paired_gains, rung_rows
 from tune.report.study_files import StudyFiles
@@ -47,7 +47,7 @@ def page(study: StudyFiles, summary: Summary) -> str:
     starts = [session.time for session in study.sessions]
     baseline = baseline_trial(study.trials)
     rows = rung_rows(study.trials, study.metric, summary.mode, spec.rungs, spec.asha.reduction_factor)
-    cost = cost_of(study.trials, study.sessions, spec.samples, spec.resources)
+    cost = cost_of(study.trials, study.sessions, spec.samples, study.resources)
     found = importances(space, study.trials, study.metric, summary.mode, spec.rungs)
     drawn = figures.drawn(study.trials, summary, spec.rungs)
     template = _environment().get_template("page.html.jinja")
@@ -70,9 +70,10 @@ def page(study: StudyFiles, summary: Summary) -> str:
         params=_params(space, summary, baseline),
         use=use_of(study, summary),
         gains=paired_gains(summary, study.trials, spec.rungs) if baseline else [],
+        intervals=intervals_of(summary.to_dict()),
         gain_words=words.gain_words(summary, baseline),
         one_seed=words.ONE_SEED,
-        finalists=finalists_view(study.finalists),
+        finalists=finalists_view(summary.to_dict().get("finalists")),
         drawings=_drawings(study, summary, space, drawn, found, starts),
         drawn_note="" if len(drawn) == len(study.trials) else words.only_drawn(len(drawn), len(study.trials)),
         rung_legend=space_figures.rung_colors(spec.rungs).items(),

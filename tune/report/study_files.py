@@ -9,11 +9,11 @@ from typing import Any
 from tune import driver
 from tune.records import Records, Session, TrialRecord
 from tune.run_folder import DATASET, GIVEN, OBJECTIVE, stored_spec
-from tune.spec import SearchSpec
+from tune.spec import Resources, SearchSpec
 from tune.summary import Summary, summarize
 
 BEST_POLICY, BEST_CONFIG = "best", "best.yaml"
-SUMMARY_FILE, FINALISTS = "summary.json", "finalists.json"
+SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class StudyFiles:
         seconds: that they lasted.
         dataset: ``smolvla_core.data.dataset.fingerprint``; empty where it was not recorded.
         objective: ``smolvla_core.evaluate.describe_objective``; likewise.
-        finalists: what the finalists' retraining came to; likewise.
         written: the summary that was written last; likewise.
     """
 
@@ -41,8 +40,16 @@ class StudyFiles:
     seconds: float
     dataset: Mapping[str, Any]
     objective: Mapping[str, Any]
-    finalists: Mapping[str, Any]
     written: Mapping[str, Any]
+
+    @property
+    def resources(self) -> Resources:
+        """What a trial was given: as recorded (it may have been measured), else as the search asks for it."""
+        asked = self.spec.resources
+        given = self.sessions[-1].resources if self.sessions else {}
+        if not given:
+            return asked
+        return Resources(cpus=given["cpus"], gpus=given["gpus"], cost_per_hour=asked.cost_per_hour)
 
     @property
     def metric(self) -> str:
@@ -114,7 +121,6 @@ def read_study(run_dir: Path, asked_by: str = "RUN") -> StudyFiles:
         seconds=records.seconds_used(),
         dataset=_document(run_dir / DATASET),
         objective=_document(run_dir / OBJECTIVE),
-        finalists=_document(run_dir / FINALISTS),
         written=_document(run_dir / SUMMARY_FILE),
     )
 
