@@ -184,3 +184,9 @@ def test_without_a_terminal_there_are_lines_alone(tmp_path, monkeypatch, capsys)
         assert isinstance(make_events(say_line, spec, [], lambda: None), LiveEvents)
         monkeypatch.setenv("TERM", "dumb")
         assert not is_terminal(terminal)
+
+
+def test_a_trial_that_is_being_scored_waits_at_its_rung():
+    late = Row(7, None, PARAMS, 100, since=60, speed=20.0, rung=100, value=0.75)
+    assert late.expected(RUNGS) == 300
+    assert re.match(r" +7 +300 .* 0.75 at 100 +20.0 +0 s ", drawn(snapshot(running=[late]))[2])

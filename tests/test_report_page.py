@@ -199,7 +199,7 @@ def test_figures_hold_every_trials_values(tmp_path):
     assert sum(y is None for trace in lines for y in trace["y"]) == 4 + 2  # each trial, and the two that stand out
 
 
-def test_too_few_results_have_no_importances_and_many_find_the_parameter_that_acts(tmp_path):
+def test_too_few_results_have_no_importances_and_many_find_the_parameter_that_acts(tmp_path, recwarn):
     make_study(tmp_path / "few", VALUES)
     refresh_results(tmp_path / "few", "complete")
     few = read(tmp_path / "few")
@@ -213,6 +213,7 @@ def test_too_few_results_have_no_importances_and_many_find_the_parameter_that_ac
     assert bars["y"][-1] == "alpha"  # the uppermost
     assert bars["x"][-1] > 0.6
     assert "on 40 results, all at 100 samples" in many.sections["parameters"]
+    assert [str(one.message) for one in recwarn if "optuna" in one.filename or "tune/" in one.filename] == []
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,10 @@ class Row:
     rung: int = 0
     value: float | None = None
 
-    def expected(self, budget: int) -> int:
-        """Samples it has drawn by now, at its last speed."""
-        return min(budget, self.samples + round((self.speed or 0.0) * self.since))
+    def expected(self, rungs: Sequence[int]) -> int:
+        """Samples it has drawn by now, at its last speed: it would have reported at the next rung."""
+        due = next((rung for rung in rungs if rung > self.samples), rungs[-1])
+        return min(due, self.samples + round((self.speed or 0.0) * self.since))
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Snapshot:
 def render(now: Snapshot, width: int, height: int) -> RenderableType:
     """The head, the running trials and the best ones, in so many columns and lines."""
     room = max(1, height - LINES_AROUND - min(BEST_SHOWN, len(now.best)))
-    running = sorted(now.running, key=lambda row: (-row.expected(now.rungs[-1]), row.number))
+    running = sorted(now.running, key=lambda row: (-row.expected(now.rungs), row.number))
     table = _table(now, width)
     for row in running[:room]:
         table.add_row(*_cells(row, now, width))
@@ -113,7 +114,7 @@ def seconds_left(now: Snapshot) -> float | None:
     if now.samples_per_trial is None or not speed:
         return None
     to_come = max(0, now.trials - sum(now.ended.values()) - len(now.running))
-    open_ones = sum(max(0.0, now.samples_per_trial - row.expected(now.rungs[-1])) for row in now.running)
+    open_ones = sum(max(0.0, now.samples_per_trial - row.expected(now.rungs)) for row in now.running)
     return (to_come * now.samples_per_trial + open_ones) / speed
 
 
@@ -135,7 +136,7 @@ def _table(now: Snapshot, width: int) -> Table:
 def _cells(row: Row, now: Snapshot, width: int, best: str = "") -> list[RenderableType]:
     """A row; ``best``: which of the best ones it is, empty for a trial that runs."""
     budget = now.rungs[-1]
-    seen = row.rung if best else row.expected(budget)
+    seen = row.rung if best else row.expected(now.rungs)
     cells: list[RenderableType] = [f"{best} {row.number}".lstrip(), f"{seen:,}" if seen else "starts"]
     if width >= WIDE:
         cells.append("" if best else ProgressBar(total=budget, completed=seen, width=12))

@@ -88,7 +88,7 @@ def _shares(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.add_trials(list(trials))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore")  # that some have few trials is told by their range
         shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE))
     known = {key: share for key, share in shares.items() if math.isfinite(share)}
     return known if sum(known.values()) > 0 else {}

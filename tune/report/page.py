@@ -64,7 +64,7 @@ def page(study: StudyFiles, summary: Summary) -> str:
         when=words.when(study, summary),
         metric=study.metric,
         verdict=words.verdict(summary, baseline),
-        tiles=_tiles(summary, cost),
+        tiles=_tiles(summary, cost, baseline),
         best=summary.best,
         baseline_name=(baseline.name or f"trial {baseline.number}") if baseline else None,
         params=_params(space, summary, baseline),
@@ -109,11 +109,12 @@ def _text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def _tiles(summary: Summary, cost: Cost) -> list[dict[str, str]]:
+def _tiles(summary: Summary, cost: Cost, baseline: TrialRecord | None) -> list[dict[str, str]]:
     best, share = summary.best, cost.saved_share
     states = ", ".join(
         f"{count} {figures.STATE_WORDS.get(state, state)}" for state, count in sorted(summary.trials.items())
     )
+    gone = "the baseline has not come as far" if baseline else "no baseline to compare with"
     gain = f"{summary.gain:+.1%}" if summary.gain is not None else "–"
     return [
         {
@@ -124,7 +125,7 @@ def _tiles(summary: Summary, cost: Cost) -> list[dict[str, str]]:
         {
             "label": "Gain",
             "value": gain,
-            "note": f"over {summary.baseline.name}, one seed each" if summary.baseline else "no baseline",
+            "note": f"over {summary.baseline.name}" if summary.baseline else gone,
         },
         {"label": "Trials", "value": str(sum(summary.trials.values())), "note": states or "none yet"},
         {"label": "Time", "value": duration(summary.seconds), "note": f"{counted(cost.samples, 'sample')} drawn"},

@@ -14,7 +14,7 @@ from tune.report.results import refresh_results
 FIRST_AFTER_S = 20.0
 EVERY_S = 60.0
 LARGEST_SHARE = 0.05
-"""Of the time, that is spent on writing; with very many trials the report comes more rarely."""
+"""Of a processor's time, that is spent on writing; with very many trials the report comes more rarely."""
 _logger = logging.getLogger(__name__)
 
 
@@ -59,12 +59,10 @@ class Refresher(Callback):
             self._thread = None
 
     def _refresh(self) -> None:
-        started = time.monotonic()
         try:
             self._write(self._run_dir, "running")
         except Exception as error:  # noqa: BLE001 - whatever it is, the search goes on
             _logger.warning("the report could not be refreshed (%s: %s)", type(error).__name__, error)
             self._due = float("inf")  # it would fail again, and say so again; the last one is tried anyway
             return
-        ended = time.monotonic()
-        self._due = ended + max(self._every_s, (ended - started) / LARGEST_SHARE)
+        self._due = time.monotonic() + max(self._every_s, time.thread_time() / LARGEST_SHARE)
