@@ -103,10 +103,10 @@ def test_the_page_tells_the_result_and_the_paired_gain_at_every_rung(tmp_path):
     page = read(tmp_path / "run")
     assert "Trial 2 is 25.0% better than seed_baseline" in page.sections["head"]
     assert page.tables["gain"] == [
-        ["Samples", "seed_baseline", "Best trial", "Difference", "Gain"],
-        ["100", "1", "0.9", "−0.1", "+10.0%"],
-        ["300", "0.9", "0.95", "0.05", "−5.6%"],
-        ["900", "0.8", "0.6", "−0.2", "+25.0%"],
+        ["Samples", "Gain", "Best trial", "seed_baseline", "Difference"],
+        ["100", "+10.0%", "0.9", "1", "−0.1"],
+        ["300", "−5.6%", "0.95", "0.9", "0.05"],
+        ["900", "+25.0%", "0.6", "0.8", "−0.2"],
     ]
     assert "One seed cannot tell a gain from noise" in page.sections["gain"]
     assert summary.report == str(tmp_path / "run" / "report.html")
@@ -214,6 +214,34 @@ def test_too_few_results_have_no_importances_and_many_find_the_parameter_that_ac
     assert bars["x"][-1] > 0.6
     assert "on 40 results, all at 100 samples" in many.sections["parameters"]
     assert [str(one.message) for one in recwarn if "optuna" in one.filename or "tune/" in one.filename] == []
+
+
+def test_a_parameter_that_few_trials_have_is_left_out_of_the_importances(tmp_path):
+    search = {
+        "weighting.alpha": {"type": "float", "low": 0.0, "high": 2.0},
+        "optim.schedule": {"type": "categorical", "choices": ["constant", "cosine"]},
+        "optim.final_lr": {
+            "type": "float",
+            "low": 1e-7,
+            "high": 1e-5,
+            "log": True,
+            "when": {"optim.schedule": "cosine"},
+        },
+    }
+    folder = tmp_path / "run"
+    write_specification(folder, stub_spec(tmp_path, search=search, warm_start={}), "")
+    records = Records(folder)
+    records.start_session()
+    for number in range(30):
+        cosine = {"optim.schedule": "cosine", "optim.final_lr": 1e-6} if number % 6 == 0 else {}
+        point = {"weighting.alpha": number / 15, "optim.schedule": "constant", **cosine}
+        records.start_trial(number, None, point, {})
+        records.add_result(number, Result({METRIC: abs(number / 15 - 1.3), "samples_seen": 100}))
+    refresh_results(folder, "complete")
+    page = read(folder)
+    (bars,) = page.figures["importances"]["figure"]["data"]
+    assert set(bars["y"]) == {"alpha", "schedule"}
+    assert "fewer than 15 results have it: optim.final_lr (5)" in page.sections["parameters"]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +371,7 @@ def test_finalists_replace_the_warning_that_one_seed_proves_nothing(tmp_path):
     assert "trial 2 is better than seed_baseline on test episodes" in told.sections["gain"]
     assert "One seed cannot tell" not in told.sections["gain"]
     assert ["trial 2", "2", "3", "0.5", "0.45 to 0.55", "+20.0%", "+5.0% to +30.0%"] in told.tables["gain"]
-    assert ["900", "0.8", "0.6", "−0.2", "+25.0%", "−2.0% to +40.0% (2 episodes)"] in told.tables["gain"]
+    assert ["900", "+25.0%", "−2.0% to +40.0% (2 episodes)", "0.6", "0.8", "−0.2"] in told.tables["gain"]
     assert "one training failed" in told.sections["gain"]
     assert finalists_view(None) is None
     assert intervals_of({"best": None}) == {}

@@ -6,6 +6,7 @@ asks which parameters separate the best third of the trials from all of them.
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,11 +35,15 @@ class Importance:
 
 @dataclass(frozen=True)
 class Importances:
-    """Key -> importance, the greatest first, from so many results at a rung."""
+    """Key -> importance, the greatest first, from so many results at a rung.
+
+    ``left_out``: key -> the results that have it, of those that too few have.
+    """
 
     rung: int
     results: int
     of: Mapping[str, Importance]
+    left_out: Mapping[str, int]
 
 
 def importances(
@@ -69,26 +74,33 @@ def importances(
 
 
 def _importances(frozen: Sequence[FrozenTrial], rung: int) -> Importances | str:
-    whole = _shares(frozen)
+    have = Counter(key for trial in frozen for key in trial.params)
+    # of a parameter that few have it would say anything
+    keys = [key for key, count in have.items() if count >= FEWEST]
+    whole = _shares(frozen, keys)
     if not whole:
         return f"the {len(frozen)} results at {rung:,} samples do not differ by any parameter"
     rng = np.random.default_rng(0)
-    resampled = [_shares([frozen[i] for i in rng.integers(len(frozen), size=len(frozen))]) for _ in range(RESAMPLES)]
+    resampled = [
+        _shares([frozen[i] for i in rng.integers(len(frozen), size=len(frozen))], keys) for _ in range(RESAMPLES)
+    ]
     found = {}
     for key, share in sorted(whole.items(), key=lambda item: -item[1]):
         low, high = np.quantile([shares.get(key, 0.0) for shares in resampled], [0.1, 0.9])
         found[key] = Importance(share, float(low), float(high))
-    return Importances(rung, len(frozen), found)
+    return Importances(rung, len(frozen), found, {key: count for key, count in have.items() if count < FEWEST})
 
 
-def _shares(trials: Sequence[FrozenTrial]) -> dict[str, float]:
+def _shares(trials: Sequence[FrozenTrial], keys: Sequence[str]) -> dict[str, float]:
     """Key -> share; empty where the trials do not differ."""
+    present = [key for key in keys if any(key in trial.params for trial in trials)]
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # loads scikit-learn
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.add_trials(list(trials))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that some have few trials is told by their range
-        shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE))
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
+        shares = get_param_importances(study, evaluator=evaluator, params=present)
     known = {key: share for key, share in shares.items() if math.isfinite(share)}
     return known if sum(known.values()) > 0 else {}

@@ -7,7 +7,7 @@ from typing import Any
 from tune.console import counted, duration
 from tune.records import TrialRecord
 from tune.report.cost import Cost
-from tune.report.importances import RESAMPLES, Importances
+from tune.report.importances import FEWEST, RESAMPLES, Importances
 from tune.report.study_files import StudyFiles
 from tune.space import base_values
 from tune.spec import SearchSpec
@@ -87,10 +87,12 @@ def gain_words(summary: Summary, baseline: TrialRecord | None) -> str:
 
 def importance_words(found: Importances) -> str:
     """On what the importances stand."""
+    few = ", ".join(f"{key} ({count})" for key, count in found.left_out.items())
+    left_out = f" Left out, since fewer than {FEWEST} results have it: {few}." if few else ""
     return (
         f"Which parameters separate the best third from the rest (PED-ANOVA), on {found.results} results, all at "
         f"{found.rung:,} samples, since later rungs hold only the trials that went on. The thin lines hold 80% of "
-        f"what {RESAMPLES} resampled studies gave: where they overlap, the order is open."
+        f"what {RESAMPLES} resampled studies gave: where they overlap, the order is open.{left_out}"
     )
 
 
