@@ -268,5 +268,5 @@ def test_a_session_line_that_was_cut_off_is_dropped(records):
     path.write_bytes(path.read_bytes() + b'{"time": 17')
     assert records.start_session() == 2
     assert [set(json.loads(line)) for line in path.read_text().splitlines() if line.endswith("}")] == [
-        {"time", "pid"}
+        {"time", "pid", "code", "resources"}
     ] * 2

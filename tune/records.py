@@ -4,7 +4,7 @@
     trials/007/results.jsonl   one line a report
     trials/007/error.txt       the traceback of one that failed
     trials/007/outcome.json    how it ended; absent while it runs
-    sessions.jsonl             one line each time the study is started
+    sessions.jsonl             one line each time the study is started: when, and by which versions
 
 A study is rebuilt from these after its process was killed, so each file is complete or absent, and
 a line that was cut off is dropped.
@@ -22,6 +22,22 @@ from smolvla_core.errors import DataError
 
 TRIALS = "trials"
 SESSIONS = "sessions.jsonl"
+_UNKNOWN: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Session:
+    """A start of the study.
+
+    Attributes:
+        time: seconds since the epoch.
+        code: the versions that ran (``tune.versions``); empty where they were not recorded.
+        resources: ``cpus`` and ``gpus`` that each trial was given; likewise.
+    """
+
+    time: float
+    code: Mapping[str, str]
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,15 +107,25 @@ class Records:
     run_dir: Path
     _reported: dict[int, int] = field(default_factory=dict)
 
-    def start_session(self) -> int:
-        """Note that the study is started; how many times it has been, this one included."""
+    def start_session(self, code: Mapping[str, str] = _UNKNOWN, resources: Mapping[str, float] = _UNKNOWN) -> int:
+        """Note that the study is started, by which versions and with what for each trial.
+
+        Returns:
+            how many times it has been, this one included.
+        """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        _append(self.run_dir / SESSIONS, {"time": time.time(), "pid": os.getpid()})
-        return len(_lines(self.run_dir / SESSIONS))
+        document = {"time": time.time(), "pid": os.getpid(), "code": dict(code), "resources": dict(resources)}
+        _append(self.run_dir / SESSIONS, document)
+        return len(self.sessions())
+
+    def sessions(self) -> list[Session]:
+        """Every time that the study was started."""
+        lines = _lines(self.run_dir / SESSIONS)
+        return [Session(line["time"], line.get("code", {}), line.get("resources", {})) for line in lines]
 
     def seconds_used(self) -> float:
         """How long the study's sessions lasted so far, each up to its last record."""
-        starts = [line["time"] for line in _lines(self.run_dir / SESSIONS)]
+        starts = [session.time for session in self.sessions()]
         events = sorted(
             t for trial in self.trials() for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
         )

@@ -14,12 +14,14 @@ from ray import tune as ray_tune
 
 from tune import driver
 from tune.asha import RungScheduler
-from tune.console import Events, Say, say_line
+from tune.console import Say, say_line
+from tune.live import make_events
 from tune.packing import resources_of
 from tune.ray_session import INTERRUPTED, OUT_OF_TIME, Brake, concurrency, ray_session, stopped_by_signals
 from tune.recorder import Recorder, ending
 from tune.records import Records, TrialRecord
 from tune.report import write_results
+from tune.report.refresher import Refresher
 from tune.run_folder import write_specification
 from tune.searcher import RungSearch
 from tune.space import make_space, shared_values, to_trial_config, warm_starts
@@ -27,6 +29,7 @@ from tune.spec import Resources, SearchSpec
 from tune.summary import Summary, summarize
 from tune.tracking import Tracker, make_tracker
 from tune.trainable import Trainable, reporting_failures, smolvla_trainable
+from tune.versions import code_versions
 
 RAY_FOLDER = "ray"
 OPTUNA_FILE = "optuna.db"
@@ -43,6 +46,7 @@ class Study:
         run_dir: its folder; made where it is missing.
         yaml_text: the YAML as the user wrote it, for the tracker.
         dataset: ``smolvla_core.data.dataset.fingerprint``, for the tracker.
+        objective: ``smolvla_core.evaluate.describe_objective``, for the report.
         trainable: takes a trial's configuration; reports as ``smolvla_trainable`` does.
         say: takes each line of progress.
     """
@@ -51,6 +55,7 @@ class Study:
     run_dir: Path
     yaml_text: str = ""
     dataset: Mapping[str, Any] | None = None
+    objective: Mapping[str, Any] | None = None
     trainable: Trainable = smolvla_trainable
     say: Say = say_line
 
@@ -77,10 +82,10 @@ class Study:
                 driver.release(self.run_dir)
 
     def _run(self, resume: bool, resources: Resources, limit: int) -> Summary:
-        write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset)
+        write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset, self.objective)
         records = Records(self.run_dir)
         used = records.seconds_used()
-        session = records.start_session()
+        session = records.start_session(code_versions(), {"cpus": resources.cpus, "gpus": resources.gpus})
         settle(records, self.spec)
         tracker = self._open_tracker(resume)
         brake = Brake(None if self.spec.budget.hours is None else self.spec.budget.hours * 3600 - used)
@@ -98,12 +103,9 @@ class Study:
         remaining = spec.budget.trials - sum(trial.outcome is not None for trial in recorded)
         if remaining <= 0:
             return
-        events = Events(self.say, spec.objective.metric, spec.objective.mode, spec.budget.trials)
+        events = make_events(self.say, spec, recorded, lambda: brake.reason)
         searcher = self._searcher(recorded)
         scheduler = self._scheduler(searcher, recorded)
-        for level, values in scheduler.rungs.values().items():
-            for value in values.values():
-                events.recall(level, value)
         recorder = Recorder(
             records=records,
             tracker=tracker,
@@ -133,14 +135,14 @@ class Study:
             run_config=ray_tune.RunConfig(
                 name=session,
                 storage_path=self._storage(),
-                callbacks=[recorder],
+                callbacks=[recorder, Refresher(self.run_dir)],
                 checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
                 failure_config=ray_tune.FailureConfig(max_failures=RESTARTS),
                 stop=brake,
                 verbose=0,
             ),
         )
-        with stopped_by_signals(brake):
+        with stopped_by_signals(brake), events.shown():
             tuner.fit()
 
     def _storage(self) -> str:

@@ -34,7 +34,7 @@ class Summary:
     Attributes:
         study: its name.
         metric, mode: what was compared, and whether ``min`` or ``max`` is better.
-        state: ``complete``, ``interrupted`` or ``failed``.
+        state: ``complete``, ``interrupted`` or ``failed``; ``running`` while it is searched.
         reason: why it is not complete, or why it ended early.
         best: None where no trial has reached a rung.
         baseline: the baseline at the best trial's rung.
@@ -43,6 +43,7 @@ class Summary:
         seconds: that the study ran.
         failures: number -> reason, of the failed trials.
         checkpoint, config: the best trial's policy and its YAML, where they were written.
+        report: the page about the study, where it was written.
     """
 
     study: str
@@ -58,6 +59,7 @@ class Summary:
     failures: Mapping[int, str] = field(default_factory=dict)
     checkpoint: str | None = None
     config: str | None = None
+    report: str | None = None
 
     @property
     def gain(self) -> float | None:
@@ -65,10 +67,9 @@ class Summary:
 
         None where one of them is missing, or the baseline's value is 0.
         """
-        if self.best is None or self.baseline is None or not self.baseline.value:
+        if self.best is None or self.baseline is None:
             return None
-        better, worse = self.best.value, self.baseline.value
-        return ((worse - better) if self.mode == "min" else (better - worse)) / abs(worse)
+        return gain(self.best.value, self.baseline.value, self.mode)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and for a tracker; ``gain`` included."""
@@ -96,7 +97,7 @@ def summarize(
         reason=reason,
         best=best,
         baseline=_baseline(trials, metric, rungs, best),
-        trials=dict(Counter(trial.outcome.state if trial.outcome else "interrupted" for trial in trials)),
+        trials=dict(Counter(state_of(trial, state) for trial in trials)),
         samples=sum(max((r.samples_seen for r in trial.results), default=0) for trial in trials),
         seconds=seconds,
         failures={
@@ -107,13 +108,23 @@ def summarize(
     )
 
 
+def gain(value: float, baseline: float, mode: str) -> float | None:
+    """How much better a value is than the baseline's, as a share of the latter; None where that is 0."""
+    return ((baseline - value) if mode == "min" else (value - baseline)) / abs(baseline) if baseline else None
+
+
+def state_of(trial: TrialRecord, study: str) -> str:
+    """How a trial ended; where it has not, ``running`` while the study does, else ``interrupted``."""
+    return trial.outcome.state if trial.outcome else "running" if study == "running" else "interrupted"
+
+
 def best_trial(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Sequence[int]) -> Scored | None:
     """The best of the trials at the highest rung that any has reached; the earlier one of equals.
 
     A trial that failed does not count, whatever it scored before.
     """
     for rung in reversed(rungs):
-        there = [s for s in (scored(trial, metric, rungs, rung) for trial in trials if not _is_lost(trial)) if s]
+        there = [s for s in (scored(trial, metric, rungs, rung) for trial in trials if not is_lost(trial)) if s]
         if there:
             sign = 1.0 if mode == "min" else -1.0
             return min(there, key=lambda s: (sign * s.value, s.number))
@@ -132,13 +143,17 @@ def scored(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> 
     return None
 
 
-def _is_lost(trial: TrialRecord) -> bool:
+def is_lost(trial: TrialRecord) -> bool:
+    """Whether it failed, so that it cannot be the best."""
     return trial.outcome is not None and trial.outcome.state == "failed"
 
 
-def _baseline(trials: Sequence[TrialRecord], metric: str, rungs: Sequence[int], best: Scored | None) -> Scored | None:
-    if best is None:
-        return None
+def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The trial that gains are measured against: the warm start of that name, else the first; None without any."""
     named = [trial for trial in trials if trial.name is not None]
-    baseline = next((trial for trial in named if trial.name == BASELINE), named[0] if named else None)
-    return scored(baseline, metric, rungs, best.rung) if baseline is not None else None
+    return next((trial for trial in named if trial.name == BASELINE), named[0] if named else None)
+
+
+def _baseline(trials: Sequence[TrialRecord], metric: str, rungs: Sequence[int], best: Scored | None) -> Scored | None:
+    baseline = baseline_trial(trials)
+    return scored(baseline, metric, rungs, best.rung) if best is not None and baseline is not None else None

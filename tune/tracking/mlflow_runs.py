@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune import driver
 from tune.tracking import mlflow_entities as entities
+from tune.tracking.mlflow_registry import ALIAS, Winner, register, version_link
 from tune.tracking.mlflow_store import TrackingError, search_runs, sqlite_file
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
-STUDY_RUN, STUDY_ID, NUMBER, STATE, WHY, BEST = "study_run", "study_id", "trial.number", "state", "why", "best"
+STUDY_RUN, STUDY_ID, NUMBER, STATE, WHY = "study_run", "study_id", "trial.number", "state", "why"
+BEST, CHECKPOINT = "best", "checkpoint"
 
 
 def _no_steps() -> dict[str, set[int]]:
@@ -57,6 +59,7 @@ class StudyRuns:
         self._parent_id = ""
         self._adopted: set[str] = set()
         self._tried: set[int] = set()
+        self._registered: str | None = None
         self.trials: dict[int, TrialRun] = {}
 
     @property
@@ -150,20 +153,29 @@ class StudyRuns:
                 trial.open = False
         close(self._client, self.parent_id, outcome, tags, ended_ms)
 
+    def register_best(self, summary: Mapping[str, Any]) -> None:
+        """Register the best trial's policy (``summary["checkpoint"]``) as a model named as the study."""
+        name, best = summary["study"], summary["best"]
+        winner = Winner(self._study_id, self.trial(best["number"]).run_id, best["number"], best["rung"])
+        version = register(self._client, name, winner, summary["checkpoint"], summary)
+        self._registered = f"{version_link(name, version)}, alias `{ALIAS}`" if version else None
+
     def mark_best(self, summary: Mapping[str, Any], timestamp_ms: int) -> None:
         """Tag the best trial, and it only; describe the study in the parent."""
         best = self.trials.get(summary["best"]["number"]) if summary.get("best") else None
         query = f"tags.{STUDY_ID} = '{self._study_id}' and tags.{BEST} = 'true'"
         for run in list(search_runs(self._client, self._experiment_id, query)):
             if best is None or run.info.run_id != best.run_id:
-                self._client.delete_tag(run.info.run_id, BEST)
+                for tag in {BEST, CHECKPOINT} & run.data.tags.keys():
+                    self._client.delete_tag(run.info.run_id, tag)
         if best is not None:
-            self._client.set_tag(best.run_id, BEST, "true")
+            found = {BEST: "true", CHECKPOINT: summary.get("checkpoint")}
+            self._client.log_batch(best.run_id, tags=entities.tags(found))
         link = self.url(summary["best"]["number"]) if best is not None else None
         self._client.log_batch(
             self.parent_id,
             metrics=entities.summary_metrics(summary, timestamp_ms),
-            tags=entities.tags({entities.NOTE: entities.study_note(summary, link)}),
+            tags=entities.tags({entities.NOTE: entities.study_note(summary, link, self._registered)}),
         )
 
     def _open_experiment(self) -> str:

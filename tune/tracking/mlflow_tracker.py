@@ -105,6 +105,8 @@ class MlflowTracker:
         runs, ended, final = self._runs(), _now_ms(), {WHY: summary.get("reason")}
         for path in artifacts:
             self._outbox.send(f"artifact {path.name}", partial(self._upload, path))
+        if outcome == "complete" and summary.get("best") and summary.get("checkpoint"):
+            self._outbox.send("registered model", lambda: runs.register_best(summary))
         self._outbox.send("best trial", lambda: runs.mark_best(summary, ended))
         self._outbox.send("study: end", lambda: runs.end_study(outcome, final, ended))
         undelivered = self._outbox.close()
