@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from tune.proposals import DefineByRun, checked, config_at, propose
+from tune.proposals import FAILED, DefineByRun, Past, checked, config_at, propose
 from tune.space import Space
 
 SpaceLike = DefineByRun | Mapping[str, BaseDistribution]
@@ -84,7 +84,7 @@ class RungSearch(Searcher):
         """Begin with no trials."""
         self._study = self._open_study()
         self._open: dict[int, optuna.Trial] = {}
-        self._seen: dict[int, dict[int, float]] = {}
+        self._past: list[Past] = []
         self._params: dict[int, dict[str, Any]] = {}
         self._outcomes: dict[int, str] = {}
         self._given: set[int] = set()
@@ -194,7 +194,7 @@ class RungSearch(Searcher):
             {
                 "id": ids.get(number),
                 "params": self._params[number],
-                "rungs": list(self._seen[number].items()),
+                "rungs": list(self._past[number].values.items()),
                 "outcome": self._outcomes.get(number),
                 "given": number in self._given,
             }
@@ -227,7 +227,17 @@ class RungSearch(Searcher):
         number = self._count
         turn = number - len(self._given)
         warm = self._warm_start[turn] if turn < len(self._warm_start) else None
-        return self._start(warm or propose(self._study, self._space, seed=self._seed, number=number))
+        return self._start(
+            warm
+            or propose(
+                self._past,
+                self._space,
+                rungs=self._rungs,
+                direction=self._study.direction,
+                seed=self._seed,
+                number=number,
+            )
+        )
 
     def _start(self, point: Mapping[str, Any]) -> int:
         """Open the study's next trial at a point."""
@@ -236,7 +246,8 @@ class RungSearch(Searcher):
         trial = self._study.ask()
         assert trial.number == number, f"Optuna's study holds {trial.number} trials, this search {number}"
         self._params[number] = config_at(self._space, trial)
-        self._open[number], self._seen[number] = trial, {}
+        self._open[number] = trial
+        self._past.append(Past(trial.params, trial.distributions))
         return number
 
     def _observe(self, number: int, result: Mapping[str, Any]) -> None:
@@ -244,25 +255,29 @@ class RungSearch(Searcher):
         if used is None or value is None or not math.isfinite(value):
             return
         reached = bisect_right(self._rungs, used)
-        if reached == 0 or self._rungs[reached - 1] in self._seen[number]:
+        if reached == 0 or self._rungs[reached - 1] in self._past[number].values:
             return
         rung = self._rungs[reached - 1]
-        self._seen[number][rung] = float(value)
+        self._past[number].values[rung] = float(value)
         self._open[number].report(float(value), rung)
 
     def _outcome(self, number: int, result: Mapping[str, Any] | None, error: bool) -> str:
         value = (result or {}).get(self.metric)
-        if error or not self._seen[number] or (result and FAILURE in result):
+        if error or not self._past[number].values or (result and FAILURE in result):
             return "failed"
         if value is not None and not math.isfinite(value):
             return "failed"
-        return "complete" if self._rungs[-1] in self._seen[number] else "pruned"
+        return "complete" if self._rungs[-1] in self._past[number].values else "pruned"
 
     def _tell(self, number: int, outcome: str) -> None:
-        value = self._seen[number].get(self._rungs[-1])
+        value = self._past[number].values.get(self._rungs[-1])
         if outcome == "complete" and value is None:  # without a value at the full budget it compares with none
             outcome = "pruned"
-        self._study.tell(self._open.pop(number), value if outcome == "complete" else None, state=_STATES[outcome])
+        trial, past = self._open.pop(number), self._past[number]
+        past.runs, past.failed = False, outcome == "failed"
+        if past.failed:
+            trial.set_constraint(FAILED, 1.0)
+        self._study.tell(trial, value if outcome == "complete" else None, state=_STATES[outcome])
         self._outcomes[number] = outcome
 
 
