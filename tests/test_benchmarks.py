@@ -1,9 +1,7 @@
 """The simulation of trials side by side, and what is computed from its runs; no surrogate needed."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,8 @@ from tests.benchmarks.comparison import (
     ratio_to,
     regret_at,
 )
-from tests.benchmarks.searchers import rungs_of
+from tests.benchmarks.report import print_tables
+from tests.benchmarks.searchers import main, read, rungs_of
 from tests.benchmarks.simulator import simulate
 
 
@@ -84,8 +83,27 @@ def test_an_interval_holds_the_value_and_widens_with_the_tasks_differences():
     assert interval(apart, interquartile_mean).high - interval(apart, interquartile_mean).low > 0.5
 
 
-def test_without_the_data_it_is_skipped_in_one_line(tmp_path: Path):
-    command = [sys.executable, "-m", "tests.benchmarks.searchers", "--data", str(tmp_path / "none")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("skipped: no surrogate at")
-    assert json.dumps(done.stdout).count("\\n") == 1
+def test_without_the_data_it_is_skipped_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["searchers", "--data", str(tmp_path / "none")])
+    assert main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("skipped: no surrogate at")
+
+
+def test_tables_are_printed_from_a_file_of_runs_and_a_cut_off_line_is_left_out(tmp_path, capsys):
+    def run(method: str, seed: int, steps: list) -> str:
+        return json.dumps(
+            {"method": method, "task": 1, "metric": "accuracy", "grace": 1, "reduction": 3, "seed": seed,
+             "budget": 100, "workers": 8, "trials": 9, "chosen": steps}
+        )  # fmt: skip
+
+    lines = [run("random", seed, [[10, 0.9], [80, 0.5]]) for seed in range(4)]
+    lines += [run("ours", seed, [[10, 0.9], [20, 0.5], [60, 0.1]]) for seed in range(4)]
+    path = tmp_path / "runs.jsonl"
+    path.write_text("\n".join([*lines, lines[0][:30]]), encoding="utf-8")
+    print_tables(list(read(path)), budget=100)
+    out = capsys.readouterr().out
+    assert out.startswith("\n8 runs of 100 epochs")
+    assert "| ours | 4 | 0.250 [0.250, 0.250] | 0.250 |" in out  # 20 epochs of 80
+    assert "| accuracy | 1 | 3 | 0.500 | 0.100 |" in out

@@ -25,14 +25,16 @@ _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed
 
 
 class RungSearch(Searcher):
-    """Suggests trials by Optuna's TPE, and tells it what became of them at which rung.
+    """Suggests trials by Optuna's samplers, and tells them results of equal budget only.
 
     Ray's own ``OptunaSearch`` does not do for such a search: with a define-by-run space it refuses
     ``add_evaluated_point``, so that it cannot be rebuilt from records; a trial that ASHA stopped is
     told as complete with its low-budget value, so that unequal budgets are compared; and a trial
-    that ends in NaN is never told at all. Here a stopped trial is told as pruned with its value at
-    each rung (which TPE ranks below those that went further), a failed one as failed; and no point
-    is suggested twice while the space has another.
+    that ends in NaN is never told at all. Here the next point comes from a model of one rung
+    (``tune.proposals``), and no point is suggested twice while the space has another.
+
+    Optuna's study keeps everything for its dashboard: a stopped trial as pruned with its value at
+    each rung, a failed one as failed and as violating a constraint.
 
     A suggestion is a function of (``seed``, the trial's number, the trials before it): at one trial
     at a time a search that is rebuilt by :meth:`restore_trial` goes on as if it had not been
@@ -92,7 +94,7 @@ class RungSearch(Searcher):
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next point: one of a trial to continue, else a warm start, else TPE's."""
+        """The next point: one of a trial to continue, else a warm start, else the model's."""
         number = self._to_continue.popleft() if self._to_continue else self._ask()
         self._numbers[trial_id] = number
         return dict(self._params[number])

@@ -2,18 +2,22 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import RandomSampler
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from tests.benchmarks.lcbench import SPACE
 from tune.asha import RungScheduler
+from tune.proposals import Past, told
 from tune.searcher import RungSearch
 
 
@@ -30,6 +34,12 @@ class RayMethod:
         params = self._searcher.suggest(str(number))
         self._scheduler.on_trial_add(None, self._trials[number])
         return params
+
+    def observe(self, number: int, epoch: int, value: float) -> bool:
+        """Take a value without asking the scheduler."""
+        result = {self._metric: value, self._resource: epoch, "training_iteration": epoch}
+        self._searcher.on_trial_result(str(number), result)
+        return True
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         trial = self._trials[number]
@@ -87,6 +97,50 @@ def ours(mode: str, rungs: Sequence[int], reduction: int, seed: int) -> RayMetho
         resource="epochs",
     )
     return RayMethod(searcher, scheduler, "value", "epochs")
+
+
+class Ablated:
+    """``ours`` with parts of ``tune.proposals`` replaced while it suggests, or without its stopping rule."""
+
+    def __init__(
+        self, parts: Mapping[str, Any], stops: bool, mode: str, rungs: Sequence[int], reduction: int, seed: int
+    ):
+        self._whole = ours(mode, rungs, reduction, seed)
+        self._parts, self._stops, self._last = dict(parts), stops, rungs[-1]
+
+    def suggest(self, number: int) -> Mapping[str, Any]:
+        with patch.multiple("tune.proposals", **self._parts):
+            return self._whole.suggest(number)
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        if self._stops or epoch == self._last:
+            return self._whole.report(number, epoch, value)
+        return self._whole.observe(number, epoch, value)
+
+
+def tpe(seed: int) -> TPESampler:
+    """Optuna's TPE, as a model of one rung."""
+    return TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
+
+
+def stopped_as_worst(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.random.Generator) -> list:
+    """``told``, with trials that were stopped before the rung as the worst seen there."""
+    worst = (max if direction == StudyDirection.MINIMIZE else min)(t.values[rung] for t in past if rung in t.values)
+    filled = [replace(t, values={**t.values, rung: worst}) if _ended_below(t, rung) else t for t in past]
+    return told(rung, filled, direction, rng)
+
+
+def stopped_at_last_value(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.random.Generator) -> list:
+    """``told``, with trials that were stopped before the rung at the value of the budget they had."""
+    filled = [
+        replace(t, values={**t.values, rung: t.values[max(t.values)]}) if _ended_below(t, rung) and t.values else t
+        for t in past
+    ]
+    return told(rung, filled, direction, rng)
+
+
+def _ended_below(trial: Past, rung: int) -> bool:
+    return not trial.runs and rung not in trial.values
 
 
 class SyneTuneMethod:
@@ -159,6 +213,15 @@ NAMES: dict[str, Any] = {
     "syne-tune-ASHACQR": syne_tune("ASHACQR"),
     "syne-tune-ASHABORE": syne_tune("ASHABORE"),
     "syne-tune-ASHA": syne_tune("ASHA"),
+    "ours-tpe": partial(Ablated, {"_RungModel": tpe}, True),
+    "ours-tpe-third-random": partial(Ablated, {"_RungModel": tpe, "RANDOM_SHARE": 1 / 3}, True),
+    "ours-no-random": partial(Ablated, {"RANDOM_SHARE": 0.0}, True),
+    "ours-third-random": partial(Ablated, {"RANDOM_SHARE": 1 / 3}, True),
+    "ours-any-rung": partial(Ablated, {"LEAST_BUDGET": 0.0}, True),
+    "ours-last-rung": partial(Ablated, {"LEAST_BUDGET": 1.0}, True),
+    "ours-stopped-as-worst": partial(Ablated, {"told": stopped_as_worst}, True),
+    "ours-stopped-at-last-value": partial(Ablated, {"told": stopped_at_last_value}, True),
+    "ours-no-stop": partial(Ablated, {}, False),
 }
 """Name -> (mode, rungs, reduction factor, seed) -> ``Method``."""
 COMPARED = ("stock", "random", "ours", "syne-tune-BOHB")
