@@ -15,6 +15,7 @@ from ray import tune as ray_tune
 from tune import driver
 from tune.asha import RungScheduler
 from tune.console import Events, Say, say_line
+from tune.packing import resources_of
 from tune.ray_session import INTERRUPTED, OUT_OF_TIME, Brake, concurrency, ray_session, stopped_by_signals
 from tune.recorder import Recorder, ending
 from tune.records import Records, TrialRecord
@@ -22,7 +23,7 @@ from tune.report import write_results
 from tune.run_folder import write_specification
 from tune.searcher import RungSearch
 from tune.space import make_space, shared_values, to_trial_config, warm_starts
-from tune.spec import SearchSpec
+from tune.spec import Resources, SearchSpec
 from tune.summary import Summary, summarize
 from tune.tracking import Tracker, make_tracker
 from tune.trainable import Trainable, reporting_failures, smolvla_trainable
@@ -61,18 +62,21 @@ class Study:
 
         Raises:
             StudyBusyError: another living process runs it.
-            ConfigError: Ray has not the resources that a trial asks for.
+            ConfigError: Ray has not the resources that a trial asks for, or they cannot be measured.
         """
         self.say("Starting Ray; the first trials load torch and the policy before they report ...")
         with ray_session():
-            limit = concurrency(self.spec.resources, self.spec.max_concurrent)
+            resources, line = resources_of(self.spec)
+            if line is not None:
+                self.say(line)
+            limit = concurrency(resources, self.spec.max_concurrent)
             driver.hold(self.run_dir)
             try:
-                return self._run(resume, limit)
+                return self._run(resume, resources, limit)
             finally:
                 driver.release(self.run_dir)
 
-    def _run(self, resume: bool, limit: int) -> Summary:
+    def _run(self, resume: bool, resources: Resources, limit: int) -> Summary:
         write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset)
         records = Records(self.run_dir)
         used = records.seconds_used()
@@ -81,13 +85,15 @@ class Study:
         tracker = self._open_tracker(resume)
         brake = Brake(None if self.spec.budget.hours is None else self.spec.budget.hours * 3600 - used)
         try:
-            self._search(records, tracker, brake, limit, f"session_{session:03d}")
+            self._search(records, tracker, brake, resources, limit, f"session_{session:03d}")
             return self._finish(records, tracker, brake)
         except BaseException as error:
             tracker.end_study(self._summary(records, "failed", _reason(error)).to_dict())
             raise
 
-    def _search(self, records: Records, tracker: Tracker, brake: Brake, limit: int, session: str) -> None:
+    def _search(
+        self, records: Records, tracker: Tracker, brake: Brake, resources: Resources, limit: int, session: str
+    ) -> None:
         spec, recorded = self.spec, records.trials()
         remaining = spec.budget.trials - sum(trial.outcome is not None for trial in recorded)
         if remaining <= 0:
@@ -105,6 +111,7 @@ class Study:
             searcher=searcher,
             scheduler=scheduler,
             metric=spec.objective.metric,
+            mode=spec.objective.mode,
             rungs=spec.rungs,
             names=list(spec.warm_start),
             make_config=lambda params: to_trial_config(spec, params).to_dict(),
@@ -112,9 +119,7 @@ class Study:
             brake=brake,
         )
         tuner = ray_tune.Tuner(
-            ray_tune.with_resources(
-                reporting_failures(self.trainable), {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
-            ),
+            ray_tune.with_resources(reporting_failures(self.trainable), {"cpu": resources.cpus, "gpu": resources.gpus}),
             param_space={**spec.trial, **shared_values(spec)},
             tune_config=ray_tune.TuneConfig(
                 search_alg=searcher,
