@@ -12,7 +12,7 @@ from smolvla_core.critical import critical_frames
 from smolvla_core.data.batch import BatchMaker, to_lerobot
 from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
 from smolvla_core.errors import DataError
-from smolvla_core.kinematics import MOST_OFF_M, HandChain, hand_chains
+from smolvla_core.kinematics import HandChain, hand_chains
 from smolvla_core.learner import Learner
 from smolvla_core.objective import (
     ScoredSteps,
@@ -28,6 +28,7 @@ from smolvla_core.objective import (
     scored_steps,
 )
 from smolvla_core.precision import eef_errors, gripper_timing_errors, group_errors, knows_action
+from smolvla_core.r1pro import MOST_OFF_M
 
 Part = Literal["val", "test"]
 EpisodeErrors = dict[str, list[tuple[int, int, float]]]

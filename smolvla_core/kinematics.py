@@ -24,8 +24,6 @@ from smolvla_core.state import key_dims, release_of
 
 FRAMES = 250
 """Frames that a chain is calibrated on, and as many others that it is checked on."""
-MOST_OFF_M = 0.02
-"""A chain that is further off than this is no measure of precision, and is left out."""
 
 _RIDGE = 1e-4
 _SWEEPS = 4
@@ -157,7 +155,7 @@ def _solved(axes: Array, joints: Array, hand: Array) -> tuple[Array, Array]:
     normal = design.T @ design
     normal[np.diag_indices_from(normal)] += _RIDGE * len(joints)  # parallel axes leave a direction open
     target = hand.reshape(-1)
-    links = np.linalg.solve(normal, design.T @ target)
+    links = np.linalg.solve(normal, design.T @ target).astype(np.float64)
     return links, design @ links - target
 
 

@@ -123,6 +123,8 @@ ACTION: Mapping[str, range] = MappingProxyType(
 BASE_VELOCITY = tuple(ACTION["base"])
 """Action dims that are velocities; all others are positions to be at."""
 HANDS = ("left", "right")
+MOST_OFF_M = 0.02
+"""A chain that puts the hands further off than this is no measure of precision."""
 ACTION_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "base": ("base",),

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from smolvla_core.kinematics import MOST_OFF_M, Chain, calibrate, hand_chains
+from smolvla_core.kinematics import Chain, calibrate, hand_chains
+from smolvla_core.r1pro import MOST_OFF_M
 from smolvla_core.trial import resolve
 from tests.core_fixtures import tiny_trial
 

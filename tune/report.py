@@ -14,6 +14,7 @@ from ray import tune as ray_tune
 from smolvla_core.command import python_command
 from smolvla_core.config import TrialConfig
 from tune.console import counted, duration, format_value
+from tune.finalists import finalist_lines, winners_record
 from tune.records import Records, TrialRecord
 from tune.run_folder import write_whole
 from tune.summary import Summary
@@ -43,7 +44,8 @@ def write_results(summary: Summary, run_dir: Path, records: Records) -> tuple[Su
     trial_table(trials).to_parquet(part, index=False)
     part.replace(run_dir / TRIALS_FILE)
     artifacts = [run_dir / TRIALS_FILE, run_dir / SUMMARY_FILE]
-    best = next((trial for trial in trials if summary.best and trial.number == summary.best.number), None)
+    best = winners_record(summary.finalists, run_dir)
+    best = best or next((trial for trial in trials if summary.best and trial.number == summary.best.number), None)
     if best is not None:
         write_whole(run_dir / BEST_CONFIG, TrialConfig.from_dict(best.config).to_yaml())
         summary = replace(summary, config=str(run_dir / BEST_CONFIG))
@@ -116,6 +118,7 @@ def closing_lines(summary: Summary, mlflow_command: str | None) -> list[str]:
             f"  objective     {summary.metric} {best.value:.5g} at {best.rung:,} samples",
             f"  improvement   {_gain(summary)}",
         ]
+    lines += finalist_lines(summary.finalists)
     if mlflow_command:
         lines.append(f"MLflow          {mlflow_command}")
     if summary.checkpoint:

@@ -12,7 +12,7 @@ from smolvla_core.errors import ConfigError
 from tune.spec import SearchSpec, is_uri
 
 GIVEN, RESOLVED, DATASET = "study.yaml", "study.resolved.yaml", "dataset.json"
-MAY_DIFFER = ("budget", "resources", "max_concurrent")
+MAY_DIFFER = ("budget", "finalists", "resources", "max_concurrent")
 """Sections that may change when a study is resumed."""
 
 _TIME = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?")

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tune.records import TrialRecord
+from tune.intervals import Errors, relative_gain
+from tune.records import Result, TrialRecord
 
 BASELINE = "seed_baseline"
 """Name of the warm start that gains are measured against; else it is the first warm start."""
@@ -42,6 +43,9 @@ class Summary:
         samples: drawn by all trials.
         seconds: that the study ran.
         failures: number -> reason, of the failed trials.
+        gains: of each trial over the baseline at each rung that both have reached: ``trial``, ``rung``,
+            ``episodes``, and the share (``mean``) with the interval (``low``, ``high``) that resamples them.
+        finalists: ``tune.finalists.compared``; None where the search has none.
         checkpoint, config: the best trial's policy and its YAML, where they were written.
     """
 
@@ -56,6 +60,8 @@ class Summary:
     samples: int
     seconds: float
     failures: Mapping[int, str] = field(default_factory=dict)
+    gains: Sequence[Mapping[str, Any]] = ()
+    finalists: Mapping[str, Any] | None = None
     checkpoint: str | None = None
     config: str | None = None
 
@@ -104,7 +110,34 @@ def summarize(
             for trial in trials
             if trial.outcome is not None and trial.outcome.state == "failed"
         },
+        gains=rung_gains(trials, metric, rungs),
     )
+
+
+def rung_gains(trials: Sequence[TrialRecord], metric: str, rungs: Sequence[int]) -> list[dict[str, Any]]:
+    """Gains over the baseline at equal samples, paired by episode; see :class:`Summary`.
+
+    One training of each is compared: what another seed would give is not in the interval.
+    """
+    baseline = baseline_of(trials)
+    if baseline is None:
+        return []
+    gains = []
+    for rung in rungs:
+        against = _errors_at(baseline, metric, rungs, rung)
+        for trial in trials:
+            own = _errors_at(trial, metric, rungs, rung)
+            if against is None or own is None or trial.number == baseline.number or own.episodes != against.episodes:
+                continue
+            gain = relative_gain(own, against)
+            gains.append({"trial": trial.number, "rung": rung, "episodes": len(own.episodes), **gain.to_dict()})
+    return gains
+
+
+def _errors_at(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> Errors | None:
+    result = result_at(trial, metric, rungs, rung)
+    rows = result.episodes.get(metric) if result is not None and result.episodes else None
+    return Errors.of([rows]) if rows else None
 
 
 def best_trial(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Sequence[int]) -> Scored | None:
@@ -113,7 +146,7 @@ def best_trial(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Seq
     A trial that failed does not count, whatever it scored before.
     """
     for rung in reversed(rungs):
-        there = [s for s in (scored(trial, metric, rungs, rung) for trial in trials if not _is_lost(trial)) if s]
+        there = [s for s in (scored(trial, metric, rungs, rung) for trial in trials if not is_lost(trial)) if s]
         if there:
             sign = 1.0 if mode == "min" else -1.0
             return min(there, key=lambda s: (sign * s.value, s.number))
@@ -125,20 +158,45 @@ def scored(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> 
 
     None where there is none, or it is not finite.
     """
+    result = result_at(trial, metric, rungs, rung)
+    return Scored(trial.number, trial.name, result.metrics[metric], rung, trial.params) if result else None
+
+
+def result_at(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> Result | None:
+    """The report that :func:`scored` reads."""
     beyond = min((level for level in rungs if level > rung), default=math.inf)
-    for samples, value in sorted(trial.values(metric).items()):
-        if rung <= samples < beyond:
-            return Scored(trial.number, trial.name, value, rung, trial.params) if math.isfinite(value) else None
+    for result in sorted(trial.results, key=lambda result: result.samples_seen):
+        if metric in result.metrics and rung <= result.samples_seen < beyond:
+            return result if math.isfinite(result.metrics[metric]) else None
     return None
 
 
-def _is_lost(trial: TrialRecord) -> bool:
+def ranked(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Sequence[int]) -> list[TrialRecord]:
+    """Trials that have reached a rung, best first: the further one first, the better one at the same rung.
+
+    A failed one does not count.
+    """
+    sign = 1.0 if mode == "min" else -1.0
+    order: dict[int, tuple[int, float, int]] = {}
+    for rung in rungs:
+        for trial in trials:
+            at = None if is_lost(trial) else scored(trial, metric, rungs, rung)
+            if at is not None:
+                order[trial.number] = (-rung, sign * at.value, trial.number)
+    return sorted((trial for trial in trials if trial.number in order), key=lambda trial: order[trial.number])
+
+
+def is_lost(trial: TrialRecord) -> bool:
+    """Whether it failed, so that it does not count, whatever it scored before."""
     return trial.outcome is not None and trial.outcome.state == "failed"
 
 
 def _baseline(trials: Sequence[TrialRecord], metric: str, rungs: Sequence[int], best: Scored | None) -> Scored | None:
-    if best is None:
-        return None
+    baseline = baseline_of(trials)
+    return scored(baseline, metric, rungs, best.rung) if baseline is not None and best is not None else None
+
+
+def baseline_of(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The trial that gains are measured against; None without warm starts."""
     named = [trial for trial in trials if trial.name is not None]
-    baseline = next((trial for trial in named if trial.name == BASELINE), named[0] if named else None)
-    return scored(baseline, metric, rungs, best.rung) if baseline is not None else None
+    return next((trial for trial in named if trial.name == BASELINE), named[0] if named else None)
