@@ -36,12 +36,12 @@ from smolvla_core.policy import (
     point_at_vlm,
     raw_stats,
 )
+from smolvla_core.pretrained import PROJECTION_FILE, SEEN_FILE, STATE_PROJ, columns_seen
 from smolvla_core.state_proj import folded, rounded_up
 
 STATE_FILE = "trial.json"
 TENSORS_FILE = "trial.safetensors"
 CARD_FILE = "smolvla_core.json"
-STATE_PROJ = "model.state_proj"
 VLM_FOLDER = "vlm"
 _PACKAGES = ("lerobot", "torch", "transformers")
 
@@ -118,7 +118,9 @@ def export_policy(state_folder: Path, out: Path) -> None:
     (``state_proj.folded``), and the normaliser gets mean 0 and deviation 1 where the policy does not
     look. Stock lerobot loads it as it is, unless the policy has engineered features: those are not
     linear in the raw state, so its pre-processor then begins with a step of ``smolvla_core``, which
-    must be installed. A local VLM's configuration and tokenizer are copied into the folder.
+    must be installed. A local VLM's configuration and tokenizer are copied into the folder. The state
+    projection as it was trained lies beside, so that training can go on from the policy
+    (``smolvla_core.pretrained``).
 
     Args:
         state_folder: what :func:`save_state` wrote.
@@ -160,6 +162,8 @@ def export_policy(state_folder: Path, out: Path) -> None:
     processors.pre.save_pretrained(staging)
     processors.post.save_pretrained(staging)
     card = _card(document, config, interface)
+    save_file(policy.model.state_proj.state_dict(), staging / PROJECTION_FILE)
+    (staging / SEEN_FILE).write_text(json.dumps(columns_seen(interface)), encoding="utf-8")
     (staging / CARD_FILE).write_text(json.dumps(card, indent=2), encoding="utf-8")
     (staging / "train_config.yaml").write_text(TrialConfig.from_dict(document["config"]).to_yaml(), encoding="utf-8")
     (staging / "README.md").write_text(_readme(card, vlm is not None), encoding="utf-8")

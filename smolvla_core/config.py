@@ -58,6 +58,9 @@ class DatasetSource(Section):
     """In place of ``data.cameras``, where this dataset names its cameras differently."""
     task_info: TaskInfoConfig | None = None
     """Where object poses stand; needed by features that use them, else not read."""
+    task: int | None = Field(default=None, ge=0)
+    """Number of the one task to use of a dataset of several, as in ``meta/tasks.parquet``; the files of the
+    others need not be there. None: all of its tasks."""
 
     @model_validator(mode="after")
     def _located(self) -> Self:

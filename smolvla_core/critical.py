@@ -52,9 +52,9 @@ def annotated_frames(dataset: Dataset) -> NDArray[np.bool_] | None:
     if annotations is None:
         return None
     inside = np.zeros(len(dataset.frame), dtype=bool)
-    for episode, start in enumerate(dataset.starts):
-        for span in manipulation_spans(annotations.get(episode, [])):
-            inside[start + span.start : start + min(span.stop, int(dataset.lengths[episode]))] = True
+    for recorded, start, length in zip(dataset.recorded, dataset.starts, dataset.lengths, strict=True):
+        for span in manipulation_spans(annotations.get(int(recorded), [])):
+            inside[start + span.start : start + min(span.stop, int(length))] = True
     return inside
 
 

@@ -1,35 +1,34 @@
-"""Build, load and widen SmolVLA policies. The only module that imports lerobot's SmolVLA."""
+"""Build, load and widen SmolVLA policies. The only module that imports lerobot's SmolVLA itself."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
+from huggingface_hub.errors import HfHubHTTPError
+from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy as SmolVLAPolicy
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 from lerobot.processor import RenameObservationsProcessorStep, TokenizerProcessorStep
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoTokenizer
+from transformers.initialization import no_init_weights
 
 from smolvla_core.config import TINY, PolicyConfig, TrialConfig
 from smolvla_core.data.dataset import ACTION, STATE, Moments
 from smolvla_core.errors import ConfigError
-from smolvla_core.interface import IMAGE_PREFIX, Interface
+from smolvla_core.interface import Interface
+from smolvla_core.pretrained import first_line, pretrained_config, stored_weights, trained_on
 from smolvla_core.state_proj import STATE_DIMS, state_dims, widened
 from smolvla_core.tiny_vlm import tiny_vlm_folder
-
-WEIGHTS_FILE = "model.safetensors"
 
 
 class Processors(NamedTuple):
@@ -37,13 +36,6 @@ class Processors(NamedTuple):
 
     pre: Any
     post: Any
-
-
-def expected_cameras(config: PolicyConfig) -> tuple[str, ...] | None:
-    """Image keys of the pretrained policy in its order; None when the policy is built anew."""
-    if config.pretrained == TINY:
-        return None
-    return tuple(_pretrained_config(config.pretrained).image_features)
 
 
 def build_policy(config: TrialConfig, interface: Interface, device: torch.device) -> SmolVLAPolicy:
@@ -61,7 +53,7 @@ def build_policy(config: TrialConfig, interface: Interface, device: torch.device
     if config.policy.pretrained == TINY:
         policy = _with_random_weights(smolvla, config.policy.tiny.init_seed)
     else:
-        policy = _with_pretrained_weights(smolvla, config.policy.pretrained)
+        policy = _with_pretrained_weights(smolvla, config.policy.pretrained, interface)
     width = state_dims(config.policy.max_state_dim, interface.state_width, smolvla.max_state_dim)
     if width > policy.config.max_state_dim:
         widen_state(policy, width)
@@ -184,13 +176,14 @@ def _tiny_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
 
 
 def _tuned_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
-    smolvla = _pretrained_config(config.policy.pretrained)
+    smolvla = pretrained_config(config.policy.pretrained)
     for name, value in _shared_settings(config.policy, interface).items():
         setattr(smolvla, name, value)
     smolvla.device = "cpu"
     local = Path(config.policy.pretrained) / "vlm"
     if local.is_dir():  # a checkpoint of ours that was moved still carries its VLM
         smolvla.vlm_model_name = str(local)
+    smolvla.max_state_dim = trained_on(config.policy.pretrained, interface) or smolvla.max_state_dim
     return smolvla
 
 
@@ -200,17 +193,56 @@ def _with_random_weights(smolvla: SmolVLAConfig, seed: int) -> SmolVLAPolicy:
         return SmolVLAPolicy(smolvla)
 
 
-def _with_pretrained_weights(smolvla: SmolVLAConfig, name: str) -> SmolVLAPolicy:
+def _with_pretrained_weights(smolvla: SmolVLAConfig, name: str, interface: Interface) -> SmolVLAPolicy:
     try:
-        weights = _weights_file(name)
-        with redirect_stdout(io.StringIO()):
-            policy = SmolVLAPolicy(smolvla)
-        train_in_fp32(policy)
-        missing, _ = load_model(policy, weights, strict=False)
+        weights = stored_weights(name, interface)
+        policy = _mapped(smolvla, weights)
+        if policy is None:
+            policy = _read_over_the_vlms(smolvla, weights)
     except (OSError, RuntimeError, SafetensorError, HfHubHTTPError) as error:
-        raise ConfigError(f"policy.pretrained: {name} cannot be loaded: {_first_line(error)}") from error
-    _refuse_missing_weights(policy, missing, name)
+        raise ConfigError(f"policy.pretrained: {name} cannot be loaded: {first_line(error)}") from error
+    _refuse_missing_weights(policy, weights, name)
     return policy
+
+
+def _mapped(smolvla: SmolVLAConfig, weights: Mapping[str, Tensor]) -> SmolVLAPolicy | None:
+    """A policy whose frozen weights are the stored tensors themselves; None where some are not stored.
+
+    Nothing is initialised or copied but what is trained, so that a second policy on a machine costs
+    its expert's memory, and no time to speak of. Precisions are those of
+    :func:`_read_over_the_vlms`.
+    """
+    random = replace(smolvla, load_vlm_weights=False)
+    with no_init_weights(), redirect_stdout(io.StringIO()):
+        policy = SmolVLAPolicy(random)
+    policy.config.load_vlm_weights = smolvla.load_vlm_weights
+    if not set(policy.state_dict()) <= set(weights):
+        return None
+    frozen_dtype = torch.bfloat16 if smolvla.load_vlm_weights else torch.float32
+    frozen = _frozen_vlm(policy)
+    for key, parameter in policy.named_parameters(remove_duplicate=False):
+        stored = weights[key]
+        if stored.shape != parameter.shape:
+            raise RuntimeError(f"'{key}' is {tuple(stored.shape)}, the policy's is {tuple(parameter.shape)}")
+        parameter.data = stored.to(frozen_dtype) if parameter in frozen else stored.to(torch.float32, copy=True)
+    for key, buffer in policy.named_buffers():
+        if key in weights:
+            buffer.copy_(weights[key])
+    return policy
+
+
+def _read_over_the_vlms(smolvla: SmolVLAConfig, weights: Mapping[str, Tensor]) -> SmolVLAPolicy:
+    """As lerobot does it: the VLM's own weights, and over them what is stored."""
+    with redirect_stdout(io.StringIO()):
+        policy = SmolVLAPolicy(smolvla)
+    train_in_fp32(policy)
+    policy.load_state_dict(weights, strict=False)
+    return policy
+
+
+def _frozen_vlm(policy: SmolVLAPolicy) -> set[nn.Parameter]:
+    """The VLM's parameters where none of them is trained; else nothing."""
+    return set(policy.model.vlm_with_expert.vlm.parameters()) if policy.config.train_expert_only else set()
 
 
 def train_in_fp32(policy: SmolVLAPolicy) -> None:
@@ -219,10 +251,9 @@ def train_in_fp32(policy: SmolVLAPolicy) -> None:
     lerobot builds the expert in the VLM's precision. In bf16 a weight of 0.02 moves in steps of
     8e-5, so the small updates of a late learning rate would be lost without a word.
     """
-    frozen = policy.model.vlm_with_expert.vlm if policy.config.train_expert_only else None
-    kept = set(frozen.parameters()) if frozen is not None else set()
+    frozen = _frozen_vlm(policy)
     for parameter in policy.parameters():
-        if parameter not in kept:
+        if parameter not in frozen:
             parameter.data = parameter.data.float()
 
 
@@ -240,29 +271,9 @@ def _shared_settings(config: PolicyConfig, interface: Interface) -> dict[str, An
     }
 
 
-def _pretrained_config(name: str) -> SmolVLAConfig:
-    try:
-        config = PreTrainedConfig.from_pretrained(name)
-    except (OSError, HFValidationError, HfHubHTTPError, ValueError) as error:
-        raise ConfigError(
-            f"policy.pretrained: {name} is no policy folder and cannot be fetched ({_first_line(error)}); "
-            "give a folder, a hub id that can be reached, or 'tiny'"
-        ) from None
-    if not isinstance(config, SmolVLAConfig):
-        raise ConfigError(f"policy.pretrained: {name} is a '{config.type}' policy; a 'smolvla' one is needed")
-    for key in config.image_features:
-        assert key.startswith(IMAGE_PREFIX)
-    return config
-
-
-def _weights_file(name: str) -> Path:
-    file = Path(name) / WEIGHTS_FILE
-    return file if Path(name).is_dir() else Path(hf_hub_download(name, WEIGHTS_FILE))
-
-
-def _refuse_missing_weights(policy: SmolVLAPolicy, missing: Iterable[str], name: str) -> None:
+def _refuse_missing_weights(policy: SmolVLAPolicy, stored: Iterable[str], name: str) -> None:
     trained = {key for key, value in policy.named_parameters() if value.requires_grad}
-    lacking = sorted(trained & set(missing))
+    lacking = sorted(trained - set(stored))
     if lacking:
         raise ConfigError(
             f"policy.pretrained: {name} lacks '{lacking[0]}' and {len(lacking) - 1} more weights that would be trained"
@@ -275,14 +286,10 @@ def _tokenizer(name: str) -> Any:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"policy.pretrained: the tokenizer of its VLM, {name}, cannot be fetched ({_first_line(error)}); "
+            f"policy.pretrained: the tokenizer of its VLM, {name}, cannot be fetched ({first_line(error)}); "
             "check the network, or put the VLM's folder where the policy's config.json names it"
         ) from None
 
 
 def _to_stats(moments: Moments) -> dict[str, Tensor]:
     return {name: torch.tensor(getattr(moments, name), dtype=torch.float32) for name in ("mean", "std", "min", "max")}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

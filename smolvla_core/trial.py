@@ -17,7 +17,8 @@ from smolvla_core.interface import Interface, resolve_interface
 from smolvla_core.kinematics import HandChain, hand_chains
 from smolvla_core.learner import Learner
 from smolvla_core.objective import scored_steps
-from smolvla_core.policy import check_policy, expected_cameras
+from smolvla_core.policy import check_policy
+from smolvla_core.pretrained import expected_cameras
 from smolvla_core.segments import gripper_dims
 from smolvla_core.weights import FrameWeights, frame_weights
 

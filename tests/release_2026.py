@@ -1,6 +1,7 @@
 """The synthetic task in the layout of BEHAVIOR's 2026 release, written by stock lerobot."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,18 @@ CAMERAS = ("head", "left_wrist", "right_wrist")
 SIZE = 48
 
 
-def write_release_2026(root: Path, *, episodes: int = 4, frames: int = 40) -> Path:
+def write_release_2026(
+    root: Path,
+    *,
+    episodes: int = 4,
+    frames: int = 40,
+    instructions: Sequence[str] = (EASTER_EGGS_INSTRUCTION,),
+    megabytes: float | None = None,
+) -> Path:
     """61 state dims, ``observation.rgb.*`` videos of several episodes each, LeRobot v3.0.
+
+    Episode e has the e-th instruction, over and over; ``megabytes`` is the size at which the next data
+    or video file begins.
 
     As in a download without depth, ``info.json`` declares a depth camera whose videos are not there.
     """
@@ -36,13 +47,15 @@ def write_release_2026(root: Path, *, episodes: int = 4, frames: int = 40) -> Pa
         robot_type="R1Pro",
         rgb_encoder=RGBEncoderConfig(vcodec="h264", preset="ultrafast"),
     )
+    dataset.meta.update_chunk_settings(data_files_size_in_mb=megabytes, video_files_size_in_mb=megabytes)
     for episode in range(episodes):
         scene, motion = scripted(episode, frames)
         state = state_2026(motion.state)
         pictures = zip(*(film(scene, motion, camera, "rgb", SIZE, 0) for camera in CAMERAS), strict=True)
         for step, views in enumerate(pictures):
             frame = {f"observation.rgb.{camera}": view for camera, view in zip(CAMERAS, views, strict=True)}
-            frame |= {"observation.state": state[step], "action": motion.action[step], "task": EASTER_EGGS_INSTRUCTION}
+            frame |= {"observation.state": state[step], "action": motion.action[step]}
+            frame["task"] = instructions[episode % len(instructions)]
             dataset.add_frame(frame)
         dataset.save_episode()
     dataset.finalize()

@@ -13,10 +13,11 @@ from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from safetensors.torch import load_file
 
-from smolvla_core.checkpoint import STATE_PROJ, export_policy, load_state, main, read_state, relocate, save_state
+from smolvla_core.checkpoint import export_policy, load_state, main, read_state, relocate, save_state
 from smolvla_core.data.batch import to_lerobot
-from smolvla_core.errors import DataError
+from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.objective import evaluation_noise
+from smolvla_core.pretrained import STATE_PROJ
 from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 
@@ -111,6 +112,47 @@ def test_stock_lerobot_gets_the_same_actions_from_the_raw_observation(eggs_root,
     stock = predict_with_stock_lerobot(tmp_path / "policy", trial, rows, noise, tmp_path)
     assert stock.shape == (3, 30, 23)
     np.testing.assert_allclose(stock, ours, rtol=1e-4, atol=1e-5)
+
+
+def exported(eggs_root, cache_dir, tmp_path, **values):
+    trial = prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, **values))
+    trial.learner.step(trial.maker.training(trial.stream, 0, 4), lr=1e-2)
+    save_state(trial.learner, tmp_path / "state")
+    export_policy(tmp_path / "state", tmp_path / "policy")
+    return trial
+
+
+@pytest.mark.parametrize("preset", ["top32", "winner23"])
+def test_training_goes_on_from_an_exported_policy(eggs_root, cache_dir, tmp_path, preset):
+    values = {"state__preset": preset, "optim__ema_decay": None}
+    before = exported(eggs_root, cache_dir, tmp_path, **values)
+    values["policy__pretrained"] = str(tmp_path / "policy")
+    after = prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, **values))
+    for name, weight in before.learner.policy.state_dict().items():
+        assert torch.equal(after.learner.policy.state_dict()[name], weight), name
+    batch = before.maker.training(before.stream, 4, 4)
+    assert after.learner.step(batch, lr=0.0).loss == before.learner.step(batch, lr=0.0).loss
+
+
+def test_an_exported_policy_is_not_read_as_another_state(eggs_root, cache_dir, tmp_path):
+    """Its columns stand in the raw state's order, so a selection would read others than its own."""
+    exported(eggs_root, cache_dir, tmp_path, state__preset="top32")
+    values = {"policy__pretrained": str(tmp_path / "policy"), "eval__horizon_s": 0.3}
+    message = r"other state columns \(32 of 256 state dims\) than this trial's \(23 of 256 state dims\); take the state"
+    with pytest.raises(ConfigError, match=message):
+        prepare(tiny_trial(eggs_root, cache_dir, state__preset="winner23", **values))
+
+
+def test_an_exported_policy_can_read_the_raw_state(eggs_root, cache_dir, tmp_path):
+    """The export is folded over the raw state, so the whole of it is what it takes."""
+    before = exported(eggs_root, cache_dir, tmp_path, state__preset="top32")
+    values = {"state__preset": "identity", "state__track": "open", "eval__horizon_s": 0.3}
+    after = prepare(tiny_trial(eggs_root, cache_dir, policy__pretrained=str(tmp_path / "policy"), **values))
+    rows = before.dataset.rows_of(before.split.val)[[0, 17, 40]]
+    noise = noise_for(before, rows)
+    np.testing.assert_allclose(
+        predict_with_ours(after, rows, noise), predict_with_ours(before, rows, noise), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("preset", ["top31_base", "standard217"])

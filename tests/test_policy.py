@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,6 +60,44 @@ def test_pretrained_keeps_its_weights_and_precisions(eggs_root, lookalike, cache
     ]
     assert learner.policy.config.chunk_size == 10
     assert learner.policy.config.n_action_steps == 10
+
+
+def test_frozen_weights_are_the_files_own_pages(eggs_root, lookalike, cache_dir):
+    cameras = {f"camera{i + 1}": f"observation.images.rgb.{n}" for i, n in enumerate(("head", "left_wrist"))}
+    values = {"state__preset": "top32", "policy__pretrained": str(lookalike), "data__cameras": cameras}
+    learner = prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, **values)).learner
+    file = str((lookalike / "model.safetensors").resolve())
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    spans = [line.split()[0].split("-") for line in maps if line.endswith(file)]
+    spans = [range(int(start, 16), int(stop, 16)) for start, stop in spans]
+
+    def mapped(tensor):
+        return any(tensor.data_ptr() in span for span in spans)
+
+    vlm = learner.policy.model.vlm_with_expert.vlm
+    assert all(mapped(parameter) for parameter in vlm.parameters())
+    assert not any(mapped(parameter) for parameter in learner.trained.values())
+
+
+def test_weights_that_are_not_all_stored_are_read_over_the_vlms_own(eggs_root, lookalike, cache_dir, tmp_path):
+    """Lerobot's way, for checkpoints that leave out what nobody trained; the numbers are the same."""
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(lookalike, tmp_path / "lean")
+    weights = load_file(folder / "model.safetensors")
+    vlm = "model.vlm_with_expert.vlm."
+    save_file({k: v for k, v in weights.items() if not k.startswith(vlm)}, folder / "model.safetensors")
+    cameras = {f"camera{i + 1}": f"observation.images.rgb.{n}" for i, n in enumerate(("head", "left_wrist"))}
+    values = {"state__preset": "top32", "data__cameras": cameras, "eval__horizon_s": 0.3}
+    lean, whole = (
+        prepare(tiny_trial(eggs_root, cache_dir, policy__pretrained=str(path), **values)).learner.policy
+        for path in (folder, lookalike)
+    )
+    theirs = whole.state_dict()
+    assert [(k, v.dtype) for k, v in lean.state_dict().items()] == [(k, v.dtype) for k, v in theirs.items()]
+    assert all(torch.equal(value, theirs[key]) for key, value in lean.state_dict().items())
+    buffers = dict(whole.named_buffers())
+    assert all(torch.equal(value, buffers[key]) for key, value in lean.named_buffers())
 
 
 @pytest.mark.parametrize(

@@ -119,10 +119,15 @@ def policies(tmp_path_factory, lookalike) -> dict[str, Path]:
         "llama": json.dumps({"model_type": "llama"}),
         "cut": "{",
         "lost_vlm": json.dumps(lost),
+        "no_weights": json.dumps(lost),
+        "cut_weights": json.dumps(lost),
     }.items():
         (home / name).mkdir()
         if text is not None:
             (home / name / "config.json").write_text(text)
+    weights = (lookalike / "model.safetensors").read_bytes()
+    (home / "lost_vlm/model.safetensors").write_bytes(weights)
+    (home / "cut_weights/model.safetensors").write_bytes(weights[: len(weights) // 2])
     return {path.name: path for path in home.iterdir()}
 
 
@@ -395,15 +400,33 @@ WRONG_CONFIGURATION = {
     "no such policy": (
         {"trial": {"policy.pretrained": "/nowhere/policy"}},
         "pretrained:",
-        "trial.policy.pretrained: /nowhere/policy ",
+        "trial.policy.pretrained: /nowhere/policy does not exist; give a policy's folder, a hub id or 'tiny'",
     ),
     "a hub id that is not reached": (
         {"trial": {"policy.pretrained": "somebody/smolvla_eggs"}},
         "pretrained:",
         "trial.policy.pretrained: somebody/smolvla_eggs ",
     ),
-    "an empty folder": ({"trial": {"policy.pretrained": "<empty>"}}, "pretrained:", "trial.policy.pretrained: "),
-    "a policy that was cut": ({"trial": {"policy.pretrained": "<cut>"}}, "pretrained:", "trial.policy.pretrained: "),
+    "an empty folder": (
+        {"trial": {"policy.pretrained": "<empty>"}},
+        "pretrained:",
+        "is no policy folder: it has no config.json; give one that has",
+    ),
+    "a policy that was cut": (
+        {"trial": {"policy.pretrained": "<cut>"}},
+        "pretrained:",
+        "config.json is damaged; fetch the policy again",
+    ),
+    "a policy without weights": (
+        {"trial": {"policy.pretrained": "<no_weights>"}},
+        "pretrained:",
+        "has no model.safetensors; fetch the policy again",
+    ),
+    "weights that were cut": (
+        {"trial": {"policy.pretrained": "<cut_weights>"}},
+        "pretrained:",
+        "model.safetensors is damaged (",
+    ),
     "a language model": ({"trial": {"policy.pretrained": "<llama>"}}, "pretrained:", "trial.policy.pretrained: "),
     "another policy": (
         {"trial": {"policy.pretrained": "<act>"}},

@@ -1,5 +1,7 @@
 """BEHAVIOR's 2026 release opens as it is: its widths, its camera keys, its key names."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,14 @@ import torch
 from smolvla_core.checkpoint import export_policy, save_state
 from smolvla_core.config import DataConfig
 from smolvla_core.data.dataset import open_dataset
+from smolvla_core.data.pictures import Camera
 from smolvla_core.data.synthetic.pictures import film
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.r1pro import RELEASES
 from smolvla_core.train import train
 from smolvla_core.trial import prepare, resolve
 from tests.core_fixtures import tiny_trial
-from tests.release_2026 import SIZE, scripted, state_2026
+from tests.release_2026 import SIZE, scripted, state_2026, write_release_2026
 from tests.test_checkpoint import noise_for, predict_from_checkpoint, predict_with_ours
 
 CAMERA_KEYS = [f"observation.rgb.{name}" for name in ("head", "left_wrist", "right_wrist")]
@@ -97,3 +100,46 @@ def test_pictures_come_from_their_episodes_place_in_the_shared_video(release_202
     differences = (recorded[:, None] - filmed[None]).abs().mean(dim=(2, 3, 4))
     assert differences.argmin(dim=1).tolist() == [0, 1, 2, 3]
     assert differences.diag().max() < 10
+
+
+@pytest.fixture(scope="module")
+def two_tasks_root(tmp_path_factory):
+    """Every second episode is of task 1; every episode has files of its own."""
+    folder = tmp_path_factory.mktemp("two_tasks")
+    instructions = ("hide the eggs", "set the traps")
+    return write_release_2026(folder / "dataset", episodes=6, instructions=instructions, megabytes=1e-6)
+
+
+def open_task(root, cache_dir, task):
+    return open_dataset(DataConfig(train=({"root": str(root), "task": task},), cache_dir=str(cache_dir)))
+
+
+def test_one_task_of_several_is_used(two_tasks_root, cache_dir):
+    whole, part = open_task(two_tasks_root, cache_dir, None), open_task(two_tasks_root, cache_dir, 1)
+    assert part.recorded.tolist() == [1, 3, 5]
+    assert set(part.task) == {"set the traps"}
+    np.testing.assert_array_equal(part.action, whole.action[whole.rows_of((1, 3, 5))])
+    np.testing.assert_array_equal(part.episode, np.repeat([0, 1, 2], 40))
+    rows, same = part.starts + 11, whole.starts[[1, 3, 5]] + 11
+    pictures = (Camera(dataset, CAMERA_KEYS[1]).frames(at) for dataset, at in ((part, rows), (whole, same)))
+    assert torch.equal(*pictures)
+
+
+def test_the_other_tasks_files_need_not_be_there(two_tasks_root, cache_dir, tmp_path):
+    root = shutil.copytree(two_tasks_root, tmp_path / "fetched")
+    kept = open_task(two_tasks_root, cache_dir, 1)
+    files = {kept.meta.get_data_file_path(int(e)) for e in kept.recorded}
+    files |= {kept.meta.get_video_file_path(int(e), key) for e in kept.recorded for key in CAMERA_KEYS}
+    for file in [*(root / "data").rglob("*.parquet"), *(root / "videos").rglob("*.mp4")]:
+        if file.relative_to(root) not in files:
+            file.unlink()
+    np.testing.assert_array_equal(open_task(root, cache_dir, 1).state, kept.state)
+    with pytest.raises(DataError, match="promises 240 frames, data/ holds 120; .* set 'task' beside its root"):
+        open_task(root, cache_dir, None)
+    with pytest.raises(DataError, match=r"data/chunk-.*parquet: is missing; fetch the file"):
+        open_task(root, cache_dir, 0)
+
+
+def test_a_task_that_is_not_there_is_refused_with_those_that_are(two_tasks_root, cache_dir):
+    with pytest.raises(DataError, match="has no task 6; its tasks are 0 'hide the eggs', 1 'set the traps'"):
+        open_task(two_tasks_root, cache_dir, 6)

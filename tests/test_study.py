@@ -82,6 +82,9 @@ def test_a_study_compares_at_the_highest_rung_and_leaves_its_records(tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["best"]["number"] == summary.best.number
     assert (tmp_path / "run" / "trials.parquet").is_file()
     assert any("stopped" in line for line in lines)
+    states = {trial.number: tmp_path / "run" / trial.checkpoint for trial in trials}
+    complete = {trial.number for trial in trials if trial.outcome.state == "complete"}
+    assert {number for number, state in states.items() if state.is_dir()} == complete
 
 
 def test_the_same_seed_gives_the_same_trials_and_another_seed_others(tmp_path):

@@ -160,6 +160,17 @@ def test_the_dataset_the_code_and_the_yaml_are_kept_without_credentials(run_dir,
     assert (run_dir.parent / "mlartifacts").is_dir()
 
 
+def test_datasets_that_are_trained_together_are_all_inputs_of_the_run(run_dir, client):
+    others = [{**DATASET, "name": "mousetraps", "digest": "cd" * 32}]
+    tracker = MlflowTracker(resolve_uri(None, run_dir), EXPERIMENT)
+    tracker.start_study(run_dir, SPEC, YAML, {**DATASET, "others": others}, False)
+    tracker.start_trial(0, None, {"optim.batch_size": 8}, CONFIG)
+    parent, trials = runs_of(client)
+    for run in (parent, trials[0]):
+        entries = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
+        assert entries == {"eggs": "ab" * 18, "mousetraps": "cd" * 18}
+
+
 def test_a_resumed_study_goes_on_in_the_same_runs_without_doubling_anything(run_dir, client):
     tracker = start(run_dir)
     tracker.start_trial(0, None, {"optim.batch_size": 8}, CONFIG)

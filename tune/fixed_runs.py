@@ -141,6 +141,7 @@ class FixedRuns:
             searcher=searcher,
             scheduler=scheduler,
             metric=spec.objective.metric,
+            mode=spec.objective.mode,
             rungs=(spec.samples,),
             names=[roles.get(number, "") for number in range(max(roles) + 1)],
             make_config=lambda params: self.config(params).to_dict(),

@@ -11,6 +11,7 @@ from tune.asha import RungScheduler
 from tune.console import Events
 from tune.ray_session import Brake
 from tune.records import Records, Result
+from tune.retention import Retention
 from tune.searcher import FAILURE
 from tune.tracking import Tracker
 from tune.trainable import CURVE, EPISODES, TRACEBACK
@@ -37,6 +38,7 @@ class Recorder(Callback):
         searcher: knows the trials' numbers and parameters.
         scheduler: knows why it stopped one.
         metric: the objective's key.
+        mode: whether ``min`` or ``max`` of it is better.
         rungs: the last is the budget of a trial.
         names: of the first trials: the warm starts.
         make_config: parameters -> the whole configuration, nested.
@@ -53,6 +55,7 @@ class Recorder(Callback):
         searcher: Numbering,
         scheduler: RungScheduler,
         metric: str,
+        mode: str,
         rungs: tuple[int, ...],
         names: list[str],
         make_config: Callable[[Mapping[str, Any]], dict[str, Any]],
@@ -69,6 +72,8 @@ class Recorder(Callback):
         self._names = names
         self._make_config = make_config
         self._restore = dict(restore)
+        self._retention = Retention(records, scheduler.rungs, mode)
+        self._saved = {trial.number: trial.checkpoint for trial in records.trials() if trial.outcome is None}
         self._brake = brake
         self._running: dict[int, dict[str, str]] = {}
         self._failed_at_once = 0
@@ -102,10 +107,12 @@ class Recorder(Callback):
         """Record a report."""
         number = self._searcher.number(trial.trial_id)
         path = checkpoint_place(trial, result)
+        if path:
+            self._saved[number] = self._records.relative(path)
         report = Result(
             metrics=numbers(result),
             curve=tuple(numbers(point) for point in result.get(CURVE, ())),
-            checkpoint=self._records.relative(path) if path else None,
+            checkpoint=self._saved[number] if path else None,
             last=bool(result.get("done")),
             failure=result.get(FAILURE),
             episodes=result.get(EPISODES) or None,
@@ -153,6 +160,7 @@ class Recorder(Callback):
             return
         self._tracker.end_trial(number, state, reason, tags)
         self._records.end_trial(number, state, reason)
+        self._retention.ended(number, state, self._saved.pop(number, None))
         self._events.ended(number, state, reason)
         if state == "failed" and not self._any_report:
             self._failed_at_once += 1

@@ -118,6 +118,7 @@ class Study:
             searcher=searcher,
             scheduler=scheduler,
             metric=spec.objective.metric,
+            mode=spec.objective.mode,
             rungs=spec.rungs,
             names=list(spec.warm_start),
             make_config=lambda params: to_trial_config(spec, params).to_dict(),

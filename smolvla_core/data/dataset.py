@@ -5,7 +5,6 @@ Shapes: N frames of the dataset, E episodes, R raw state dims, A action dims, C 
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,6 +91,8 @@ class Dataset:
     """(E,) frames of each episode."""
     task: tuple[str, ...]
     """Instruction of each episode."""
+    recorded: NDArray[np.int64]
+    """(E,) the number of each episode in the dataset's files; another than its own where only one task is used."""
     task_info: NDArray[np.float32] | None = None
     """(N, Q) object poses; None unless the configuration says where in them something stands."""
 
@@ -173,23 +174,43 @@ def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     root = locate(source, cache_dir)
     meta = _read_metadata(source, root)
     poses = source.task_info is not None
-    table = _read_columns(meta, root, (TASK_INFO,) if poses else ())
+    recorded = _episodes_of(meta, source.task, root)
+    table = _read_columns(meta, root, recorded, (TASK_INFO,) if poses else ())
     state, action = _matrix(table, STATE, root), _matrix(table, ACTION, root)
-    episode = table["episode_index"].to_numpy().astype(np.int64)
-    starts, lengths = _boundaries(episode, meta.total_episodes, root)
+    episode = np.searchsorted(recorded, table["episode_index"].to_numpy()).astype(np.int64)
+    starts, lengths = _boundaries(table["episode_index"].to_numpy(), recorded, root)
     frame = np.arange(len(episode)) - starts[episode]
     # lerobot decodes pictures by the recorded time; where there is none, frames are equally spaced
-    recorded = TIMESTAMP in table.column_names
-    timestamp = _matrix(table, TIMESTAMP, root)[:, 0].astype(np.float64) if recorded else frame / meta.fps
+    timed = TIMESTAMP in table.column_names
+    timestamp = _matrix(table, TIMESTAMP, root)[:, 0].astype(np.float64) if timed else frame / meta.fps
     _refuse_non_finite(state, STATE, episode, frame, root)
     _refuse_non_finite(action, ACTION, episode, frame, root)
     task_info = _matrix(table, TASK_INFO, root) if poses else None
     if task_info is not None:
         _refuse_non_finite(task_info, TASK_INFO, episode, frame, root)
     tasks = _instructions(meta, table["task_index"].to_numpy()[starts], root)
-    dataset = Dataset(meta, root, state, action, timestamp, episode, frame, starts, lengths, tasks, task_info)
+    dataset = Dataset(meta, root, state, action, timestamp, episode, frame, starts, lengths, tasks, recorded, task_info)
     _refuse_missing_videos(dataset)
     return dataset
+
+
+def _episodes_of(meta: LeRobotDatasetMetadata, task: int | None, root: Path) -> NDArray[np.int64]:
+    """Recorded numbers of a task's episodes, ascending; those of all tasks for None."""
+    if task is None:
+        return np.arange(meta.total_episodes)
+    names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
+    if task not in names:
+        listed = [f"{number} '{_shortened(name)}'" for number, name in sorted(names.items())]
+        some = ", ".join([*listed[:5], "..."] if len(listed) > 5 else listed)
+        raise DataError(f"data.train: {root} has no task {task}; its tasks are {some}")
+    found = [episode for episode, tasks in enumerate(meta.episodes["tasks"]) if names[task] in tasks]
+    if not found:
+        raise DataError(f"data.train: {root} has no episode of task {task}, '{_shortened(names[task])}'")
+    return np.asarray(found, dtype=np.int64)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _instructions(meta: LeRobotDatasetMetadata, task_index: NDArray[np.int64], root: Path) -> tuple[str, ...]:
@@ -310,9 +331,13 @@ def _read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
     return meta
 
 
-def _read_columns(meta: LeRobotDatasetMetadata, root: Path, extra: tuple[str, ...]) -> pa.Table:
+def _read_columns(
+    meta: LeRobotDatasetMetadata, root: Path, recorded: NDArray[np.int64], extra: tuple[str, ...]
+) -> pa.Table:
+    """The columns that are held in memory, of the recorded episodes."""
+    whole = len(recorded) == meta.total_episodes
     tables = []
-    for file in sorted((root / "data").rglob("*.parquet")):
+    for file in sorted((root / "data").rglob("*.parquet")) if whole else _files_of(meta, root, recorded):
         present = set(pq.read_schema(file).names)
         wanted = [STATE, ACTION, "episode_index", "task_index", *extra, *({TIMESTAMP} & present)]
         lacking = [column for column in wanted if column not in present]
@@ -322,17 +347,31 @@ def _read_columns(meta: LeRobotDatasetMetadata, root: Path, extra: tuple[str, ..
             tables.append(pq.read_table(file, columns=wanted))
         except (OSError, pa.ArrowException, KeyError) as error:
             raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
+        if not whole:
+            tables[-1] = tables[-1].filter(np.isin(tables[-1]["episode_index"].to_numpy(), recorded))
     try:
         table = pa.concat_tables(tables).combine_chunks()
     except pa.ArrowException:
         raise DataError(
             f"{root / 'data'}: its files hold the same column with different types; convert the dataset again"
         ) from None
-    if len(table) != meta.total_frames:
+    promised = meta.total_frames if whole else int(np.sum(np.asarray(meta.episodes["length"])[recorded]))
+    if len(table) != promised:
+        where = "info.json" if whole else "meta/episodes"
         raise DataError(
-            f"{root}: info.json promises {meta.total_frames} frames, data/ holds {len(table)}; fetch the dataset again"
+            f"{root}: {where} promises {promised} frames, data/ holds {len(table)}; "
+            "fetch the dataset again, or set 'task' beside its root where only one task was fetched"
         )
     return table
+
+
+def _files_of(meta: LeRobotDatasetMetadata, root: Path, recorded: NDArray[np.int64]) -> list[Path]:
+    files = [root / path for path in sorted({meta.get_data_file_path(int(episode)) for episode in recorded})]
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file}: is missing; fetch the file")
+        _refuse_damaged(file)
+    return files
 
 
 def _matrix(table: pa.Table, key: str, root: Path) -> NDArray[np.float32]:
@@ -347,12 +386,15 @@ def _matrix(table: pa.Table, key: str, root: Path) -> NDArray[np.float32]:
     return flat.reshape(rows, -1)
 
 
-def _boundaries(episode: NDArray[np.int64], total: int, root: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if np.any(np.diff(episode) < 0) or episode.min() < 0 or episode.max() >= total:
-        raise DataError(f"{root}: episode_index is not ascending from 0 to {total - 1}; convert the dataset again")
-    lengths = np.bincount(episode, minlength=total).astype(np.int64)
+def _boundaries(
+    number: NDArray[np.int64], recorded: NDArray[np.int64], root: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First row and length of each episode, of the rows' recorded numbers (N,)."""
+    if np.any(np.diff(number) < 0) or not np.isin(number, recorded).all():
+        raise DataError(f"{root}: episode_index is not ascending from 0 to {recorded[-1]}; convert the dataset again")
+    lengths = np.bincount(np.searchsorted(recorded, number), minlength=len(recorded)).astype(np.int64)
     if np.any(lengths == 0):
-        raise DataError(f"{root}: episode {int(np.argmin(lengths))} has no frames; remove it from the dataset")
+        raise DataError(f"{root}: episode {recorded[np.argmin(lengths)]} has no frames; remove it from the dataset")
     return np.cumsum(lengths) - lengths, lengths
 
 
@@ -372,7 +414,7 @@ def _refuse_missing_videos(dataset: Dataset) -> None:
     meta = dataset.meta
     # metadata may declare depth streams that were not downloaded and are never looked at
     for key in (key for key in dataset.camera_keys if key in meta.video_keys):
-        for path in sorted({meta.get_video_file_path(e, key) for e in range(meta.total_episodes)}):
+        for path in sorted({meta.get_video_file_path(e, key) for e in map(int, dataset.recorded)}):
             if not (dataset.root / path).is_file():
                 raise DataError(f"{dataset.root / path}: video of '{key}' is missing; fetch the dataset again")
 
@@ -394,6 +436,6 @@ def video_offsets(dataset: Dataset, key: str) -> tuple[list[Path], NDArray[np.fl
     Returns:
         paths (E,), seconds (E,).
     """
-    episodes: Mapping[str, Any] = dataset.meta.episodes[:]
-    paths = [dataset.root / dataset.meta.get_video_file_path(e, key) for e in range(len(dataset.lengths))]
-    return paths, np.asarray(episodes[f"videos/{key}/from_timestamp"], dtype=np.float64)
+    starts = np.asarray(dataset.meta.episodes[f"videos/{key}/from_timestamp"], dtype=np.float64)
+    paths = [dataset.root / dataset.meta.get_video_file_path(int(e), key) for e in dataset.recorded]
+    return paths, starts[dataset.recorded]
