@@ -63,6 +63,7 @@ def stub_trainable(config: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "stub.json").write_text(json.dumps({"samples": samples}))
             report = {METRIC: value, "samples_seen": samples, "step": samples // point[2], "train/loss": value}
+            report["train/samples_per_s"] = 100.0 * point[2] / 8
             report[EPISODES] = by_episode(value, "val")
             if trial.eval.test and samples == trial.optim.samples:
                 report["test/critical_action_mse"] = value

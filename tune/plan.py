@@ -151,7 +151,7 @@ def _data_lines(facts: Facts) -> Iterator[str]:
         + (f" at {objective['scored_hz']:g} Hz" if objective.get("scored_hz", data["fps"]) != data["fps"] else ""),
     )
     if "eef_off_m" in objective:
-        off = f"{1000 * objective['eef_off_m']:.1f} mm off on the recordings"
+        off = f"{1000 * objective['eef_off_m']:.1f} mm off"
         used = "" if objective["eef_off_m"] <= MOST_OFF_M else ", which is too much: its error is left out"
         yield from _labelled("Hands", f"placed from the joints by a calibrated chain, {off}{used}")
 
