@@ -151,6 +151,12 @@ def test_what_was_cut_or_failed_is_told_and_only_common_seeds_count(tmp_path):
     assert compared(stub_spec(tmp_path), SEARCHED, whole) is None
 
 
+def test_a_baseline_that_failed_in_the_search_is_no_baseline(tmp_path):
+    lost = [SEARCHED[0], replace(SEARCHED[1], outcome=Outcome("failed")), *SEARCHED[2:]]
+    found = compared(spec_of(tmp_path), lost, records_of([], times(0.95), times(0.8)))
+    assert [(row["name"], row["gain"]) for row in found["contenders"]] == [("quick_wins", None), ("trial 3", None)]
+
+
 def test_without_a_baseline_no_gain_is_claimed(tmp_path):
     spec = stub_spec(tmp_path, warm_start={}, finalists={"k": 2, "seeds": 1})
     runs = [finalist(0, "trial 3", 1, HARD), finalist(1, "trial 6", 1, [2 * error for error in HARD])]

@@ -1,6 +1,7 @@
 """The best trial is compared at equal budgets only, and so is its gain."""
 
 import json
+import re
 
 import pytest
 
@@ -166,6 +167,16 @@ def test_gains_are_paired_with_the_baseline_at_every_rung_that_both_have_reached
     assert found[2]["mean"] == pytest.approx(0.5)
     assert found[1]["low"] < 0 < found[1]["high"]
     assert json.loads(json.dumps(summary_of(base, better).to_dict()))["gains"][0]["trial"] == 1
+
+
+def test_the_gain_s_noise_is_said_with_it():
+    base = by_episode(0, {900: (0.5, 4.0, 1.5)}, name="seed_baseline")
+    sure = summary_of(base, by_episode(1, {900: (0.45, 3.5, 1.36)}))
+    assert re.fullmatch(r"; 95 % interval \d+\.\d to \d+\.\d % over 3 episodes", sure.gain_noise)
+    assert summary_of(base, by_episode(1, {900: (0.6, 3.0, 1.6)})).gain_noise.startswith("; within noise, 95 % inter")
+    alone = summary_of(by_episode(0, {900: (1.0,)}, name="seed_baseline"), by_episode(1, {900: (0.5,)}))
+    assert alone.gain_noise == "; one validation episode, so its noise is not known"
+    assert summary_of(base).gain_noise == summary_of(WHOLE, BETTER).gain_noise == ""
 
 
 def test_a_gain_needs_the_same_episodes_and_a_baseline():

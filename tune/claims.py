@@ -22,6 +22,7 @@ from tune.fixed_runs import SEED, FixedRuns, Run
 from tune.intervals import Interval, percent
 from tune.ray_session import Brake, concurrency, ray_session
 from tune.records import Records, TrialRecord
+from tune.resume import state_storage
 from tune.run_folder import new_folder, stored_spec, write_specification, write_whole
 from tune.space import base_values, warm_starts
 from tune.spec import SearchSpec, load_spec
@@ -176,7 +177,7 @@ class Trainings:
             tracker=NullTracker(),
             trainable=self.trainable,
             say=self.say,
-            storage=str(self.folder.absolute() / "ray"),
+            storage=state_storage(self.spec, self.folder),
             noun="training",
             shared={"eval.at": at},
         )

@@ -128,7 +128,8 @@ def compared(
         for each in there
         if seeds
     }
-    first = chosen[0].name if chosen and baseline_of(trials) is not None else None
+    against = baseline_of(trials)
+    first = against.name if against is not None and not is_lost(against) else None
     baseline = errors.get(first) if first is not None else None
     rows: list[dict[str, Any]] = []
     gains: dict[str, Interval] = {}
@@ -186,7 +187,12 @@ def finalist_lines(finalists: Mapping[str, Any] | None) -> list[str]:
     for row in finalists["contenders"]:
         gain = f"   gain {percent(Interval(**row['gain']))}" if row["gain"] else ""
         lines.append(f"  {row['name']:<{width}}  {finalists['metric']} {format_value(row['test']['mean'])}{gain}")
-    return [*lines, f"  {finalists['missing']}"] if finalists["missing"] else lines
+    if finalists["missing"]:
+        lines.append(f"  {finalists['missing']}")
+    policy = finalists["policy"]
+    if policy is not None:
+        lines.append(f"  best/ is {finalists['winner']}, seed {policy['seed']}: the median of its seeds by validation")
+    return lines
 
 
 def _seeds(spec: SearchSpec) -> list[int]:

@@ -55,7 +55,6 @@ def measure(config: Mapping[str, Any]) -> Measured:
     import torch
 
     from smolvla_core.config import TrialConfig
-    from smolvla_core.evaluate import evaluate
     from smolvla_core.schedule import learning_rate
     from smolvla_core.trial import prepare
 
@@ -76,7 +75,7 @@ def measure(config: Mapping[str, Any]) -> Measured:
         step()
     steps_s = time.perf_counter() - began
     began = time.perf_counter()
-    evaluate(learner, trial.maker, trial.frames)
+    trial.scores()
     evaluation_s = time.perf_counter() - began
     gpu = torch.cuda.max_memory_allocated() if learner.device.type == "cuda" else 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -156,4 +156,4 @@ def _gain(summary: Summary) -> str:
     if summary.gain is None:
         return f"from 0, the value of {baseline.name}"
     direction = "better" if summary.gain >= 0 else "worse"
-    return f"{abs(summary.gain):.1%} {direction} than {baseline.name} ({baseline.value:.5g})"
+    return f"{abs(summary.gain):.1%} {direction} than {baseline.name} ({baseline.value:.5g}){summary.gain_noise}"

@@ -8,8 +8,16 @@ from tune.recorder import ending
 from tune.records import Records, TrialRecord
 from tune.spec import SearchSpec
 
+RAY_FOLDER = "ray"
 RESTARTS = 2
 """How often a trial whose process died is started again from its last checkpoint."""
+
+
+def state_storage(spec: SearchSpec, run_dir: Path) -> str:
+    """Where Ray keeps the states of a study's trainings: a path, or an address in the remote storage."""
+    if spec.is_remote:
+        return f"{spec.storage.rstrip('/')}/{run_dir.name}/{RAY_FOLDER}"
+    return str(run_dir.absolute() / RAY_FOLDER)
 
 
 def settle(records: Records, spec: SearchSpec) -> None:

@@ -28,7 +28,7 @@ from tune.ray_session import (
 from tune.recorder import Recorder
 from tune.records import FINALISTS, Records, TrialRecord
 from tune.report import write_results
-from tune.resume import RESTARTS, resumable, settle
+from tune.resume import RESTARTS, resumable, settle, state_storage
 from tune.run_folder import write_specification
 from tune.searcher import RungSearch
 from tune.space import make_space, shared_values, to_trial_config, warm_starts
@@ -37,7 +37,6 @@ from tune.summary import Summary, summarize
 from tune.tracking import Tracker, make_tracker
 from tune.trainable import Trainable, reporting_failures, smolvla_trainable
 
-RAY_FOLDER = "ray"
 OPTUNA_FILE = "optuna.db"
 _ENDED_BY_TIME = (OUT_OF_TIME, TIME_IS_KEPT)
 
@@ -141,7 +140,7 @@ class Study:
             ),
             run_config=ray_tune.RunConfig(
                 name=session,
-                storage_path=self._storage(),
+                storage_path=state_storage(spec, self.run_dir),
                 callbacks=[recorder],
                 checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
                 failure_config=ray_tune.FailureConfig(max_failures=RESTARTS),
@@ -162,18 +161,13 @@ class Study:
             tracker=tracker,
             trainable=self.trainable,
             say=self.say,
-            storage=self._storage(),
+            storage=state_storage(self.spec, self.run_dir),
             noun=NOUN,
             shared=SHARED,
         )
         after = Brake(brake.left)
         run_finalists(runs, records.trials(), session=session, limit=limit, brake=after)
         return after if after.reason is not None else brake
-
-    def _storage(self) -> str:
-        if self.spec.is_remote:
-            return f"{self.spec.storage.rstrip('/')}/{self.run_dir.name}/{RAY_FOLDER}"
-        return str(self.run_dir.absolute() / RAY_FOLDER)
 
     def _searcher(self, recorded: Sequence[TrialRecord]) -> RungSearch:
         spec = self.spec

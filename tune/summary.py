@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tune.intervals import Errors, relative_gain
+from tune.intervals import Errors, Interval, relative_gain
 from tune.records import Result, TrialRecord
 
 BASELINE = "seed_baseline"
@@ -75,6 +75,20 @@ class Summary:
             return None
         better, worse = self.best.value, self.baseline.value
         return ((worse - better) if self.mode == "min" else (better - worse)) / abs(worse)
+
+    @property
+    def gain_noise(self) -> str:
+        """What is known of the gain's noise, to follow its number; empty where nothing is recorded of it."""
+        if self.best is None:
+            return ""
+        found = [g for g in self.gains if g["trial"] == self.best.number and g["rung"] == self.best.rung]
+        if not found:
+            return ""
+        gain = Interval(*(found[0][key] for key in ("mean", "low", "high")))
+        if gain.low is None or gain.high is None:
+            return "; one validation episode, so its noise is not known"
+        episodes = f"95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f} % over {found[0]['episodes']} episodes"
+        return f"; {'within noise, ' if gain.sign == 0 else ''}{episodes}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and for a tracker; ``gain`` included."""
