@@ -1,8 +1,11 @@
 """Effects of a change, on learning curves that can be checked by hand."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from tune.effects import OBJECTIVE, PRECISION, SPEED, fall, first_reached, saving, training_seconds
+from tune.effects import OBJECTIVE, PRECISION, SPEED, fall, first_reached, reported_speeds, saving
 from tune.records import Outcome, Result, TrialRecord
 
 SHARES = (0.5, 1.0, 1.5)
@@ -23,7 +26,6 @@ def training(curve, speed=None, shares=SHARES, eef=None):
 
 def test_a_curve_reaches_a_target_between_its_points():
     clock, errors = [100, 200, 300], [1.0, 0.6, 0.2]
-    import numpy as np
 
     def reached(target):
         return first_reached(np.array(clock, float), np.array(errors), target)
@@ -66,14 +68,17 @@ def test_one_that_never_gets_there_saves_at_most_nothing():
     assert effect.note == "not reached by 2 of 2 seeds"
 
 
-def test_seconds_are_those_of_training_by_the_reported_speeds():
+def test_seconds_are_the_samples_at_the_median_of_the_reported_speeds():
     slow, fast = training({100: 2.0, 300: 1.0}, speed=10.0), training({100: 2.0, 300: 1.0}, speed=20.0)
-    assert training_seconds(slow) == [10.0, 30.0]
     curve = ({"samples_seen": 60, SPEED: 20.0},)
     result = Result({"samples_seen": 100, OBJECTIVE: 1.0, SPEED: 10.0}, curve)
-    assert training_seconds(TrialRecord(0, None, {}, {}, 0.0, (result,))) == [60 / 20 + 40 / 10]
+    assert reported_speeds(TrialRecord(0, None, {}, {}, 0.0, (result,))) == [20.0, 10.0]
     assert saving([fast], [slow], seconds=True).value.mean == pytest.approx(0.5)
     assert saving([fast], [slow]).value.mean == 0
+    disturbed = replace(
+        fast, results=(*fast.results[:-1], replace(fast.results[-1], metrics={**fast.results[-1].metrics, SPEED: 1.0}))
+    )
+    assert saving([fast, disturbed], [slow, slow], seconds=True).value.mean == pytest.approx(0.5)
     assert "no speed" in saving([training({100: 1.0})], [slow], seconds=True).note
 
 

@@ -53,14 +53,16 @@ def saving(changed: Sequence[TrialRecord], baseline: Sequence[TrialRecord], *, s
 
     The way is the one to the first time that a training's error, drawn straight between its
     evaluations, is as low as the baseline's last one of the same seed; the baseline may have been there
-    before its end itself. Evaluations and start-up are no part of the seconds.
+    before its end itself. Seconds are those samples at the median speed of the configuration's trainings,
+    so that a passing load on the machine does not count; evaluations and start-up are no part of them.
     """
     runs = [_Curves.of(records) for records in (changed, baseline)]
     if any(run is None for run in runs):
         return Effect(None, "the evaluations of these trainings are not known by episode")
     own, base = (run for run in runs if run is not None)
-    if seconds and not (own.timed and base.timed):
+    if seconds and (own.speed is None or base.speed is None):
         return Effect(None, "the trainings reported no speed")
+    slower = base.speed / own.speed if seconds and base.speed and own.speed else 1.0
 
     def saved(seeds: Array, episodes: Array) -> Array:
         mine, theirs = own.errors(episodes), base.errors(episodes)
@@ -68,9 +70,9 @@ def saving(changed: Sequence[TrialRecord], baseline: Sequence[TrialRecord], *, s
         for resample in range(len(episodes)):
             for number in range(len(changed)):
                 target = theirs[resample, number, -1]
-                spent = own.spent(number, mine[resample, number], target, seconds)
-                before = base.spent(number, theirs[resample, number], target, seconds)
-                values[resample, number] = 1.0 - spent / before
+                spent = first_reached(own.samples, mine[resample, number], target)
+                before = first_reached(base.samples, theirs[resample, number], target)
+                values[resample, number] = 1.0 - slower * spent / before
         averaged: Array = (values * seeds).sum(axis=1) / seeds.sum(axis=1)
         return averaged
 
@@ -90,8 +92,8 @@ class _Curves:
 
     samples: Array
     """(P,)."""
-    seconds: Array
-    """(R, P) of training alone; NaN where no speed was reported."""
+    speed: float | None
+    """Samples a second: the median over the reports of all trainings."""
     sums: Array
     """(R, P, E) over the frames of an episode."""
     counts: Array
@@ -100,7 +102,7 @@ class _Curves:
     @classmethod
     def of(cls, records: Sequence[TrialRecord]) -> "_Curves | None":
         """None where a report lacks the episodes, or the trainings were evaluated at different times."""
-        tables, clocks, times = [], [], []
+        tables, speeds, times = [], [], []
         for record in records:
             evaluated = [result for result in record.results if OBJECTIVE in result.metrics]
             rows = [_rows(result.episodes, OBJECTIVE) for result in evaluated]
@@ -108,59 +110,43 @@ class _Curves:
                 return None
             tables.append([[(row[1], row[2]) for row in each or []] for each in rows])
             times.append([result.samples_seen for result in evaluated])
-            clocks.append(training_seconds(record))
+            speeds += reported_speeds(record)
         if len({tuple(row) for row in times}) != 1:
             return None
         table = np.array(tables, dtype=float)
-        return cls(np.array(times[0], dtype=float), np.array(clocks), table.prod(axis=3), table[0, 0, :, 0])
-
-    @property
-    def timed(self) -> bool:
-        """Whether the seconds are known."""
-        return bool(np.isfinite(self.seconds).all())
+        speed = float(np.median(speeds)) if speeds else None
+        return cls(np.array(times[0], dtype=float), speed, table.prod(axis=3), table[0, 0, :, 0])
 
     def errors(self, episodes: Array) -> Array:
         """Mean errors (B, R, P) of resampled episodes (B, E)."""
         found: Array = np.einsum("rpe,be->brp", self.sums, episodes) / (episodes @ self.counts)[:, None, None]
         return found
 
-    def spent(self, number: int, errors: Array, target: float, seconds: bool) -> float:
-        """Samples or seconds until the errors (P,) of a seed are down at the target; all where they never are."""
-        clock = self.seconds[number] if seconds else self.samples
-        return first_reached(clock, errors, target)
 
-
-def first_reached(clock: Array, errors: Array, target: float) -> float:
+def first_reached(samples: Array, errors: Array, target: float) -> float:
     """When a curve first is as low as the target, drawn straight between its points; its end where it never is.
 
     One that is there at its first point is counted from that point: what was before is not known.
 
     Args:
-        clock: (P,) ascending.
+        samples: (P,) ascending.
         errors: (P,).
         target: the error to reach.
     """
     there = np.flatnonzero(errors <= target)
     if not len(there):
-        return float(clock[-1])
+        return float(samples[-1])
     end = int(there[0])
     if end == 0:
-        return float(clock[0])
+        return float(samples[0])
     share = (errors[end - 1] - target) / (errors[end - 1] - errors[end])
-    return float(clock[end - 1] + share * (clock[end] - clock[end - 1]))
+    return float(samples[end - 1] + share * (samples[end] - samples[end - 1]))
 
 
-def training_seconds(record: TrialRecord) -> list[float]:
-    """Seconds of training alone at each evaluation, from the reported speeds; NaN where one is missing."""
-    spent, before, clock = 0.0, 0.0, []
-    for result in record.results:
-        for point in (*result.curve, result.metrics):
-            speed = point.get(SPEED)
-            spent += (point["samples_seen"] - before) / speed if speed else float("nan")
-            before = point["samples_seen"]
-        if OBJECTIVE in result.metrics:
-            clock.append(spent)
-    return clock
+def reported_speeds(record: TrialRecord) -> list[float]:
+    """Samples a second in every report of a training, those between its evaluations included."""
+    points = [point for result in record.results for point in (*result.curve, result.metrics)]
+    return [point[SPEED] for point in points if point.get(SPEED)]
 
 
 def _rows(episodes: Mapping[str, Sequence[Sequence[float]]] | None, metric: str) -> Sequence[Sequence[float]] | None:
