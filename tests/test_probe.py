@@ -183,7 +183,7 @@ def test_a_point_that_fails_or_dies_is_a_line_and_no_traceback(one_ray, monkeypa
 
     monkeypatch.setattr("tune.probe.measure", stub)
     spec = make(warm_start={"raises": {"optim.batch_size": 8}, "dies": {"optim.batch_size": 16}})
-    found = probe(spec)
+    found = probe(spec, spec.resources, points_to_measure(spec))
     assert found["raises"] == "RuntimeError: planted fault"
     assert found["dies"].startswith("its process died: ")
     assert "\n" not in found["dies"]

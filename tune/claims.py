@@ -20,12 +20,13 @@ from tune.console import Say, counted, say_line
 from tune.effects import OBJECTIVE, PRECISION, Effect, fall, saving
 from tune.fixed_runs import SEED, FixedRuns, Run
 from tune.intervals import Interval, percent
+from tune.packing import resources_of
 from tune.ray_session import Brake, concurrency, ray_session
 from tune.records import Records, TrialRecord
 from tune.resume import state_storage
 from tune.run_folder import new_folder, stored_spec, write_specification, write_whole
 from tune.space import base_values, warm_starts
-from tune.spec import SearchSpec, load_spec
+from tune.spec import Resources, SearchSpec, load_spec
 from tune.summary import BASELINE
 from tune.tracking import NullTracker
 from tune.trainable import Trainable, smolvla_trainable
@@ -167,12 +168,13 @@ class Trainings:
             for name, values in variants(self.spec).items()
         ]
 
-    def fixed(self) -> FixedRuns:
-        """How they are run."""
+    def fixed(self, resources: Resources) -> FixedRuns:
+        """How they are run, each with these resources."""
         samples = self.spec.samples
         at = sorted({max(1, round(samples * point / self.points)) for point in range(1, self.points)})
         return FixedRuns(
             spec=self.spec,
+            resources=resources,
             records=Records(self.folder),
             tracker=NullTracker(),
             trainable=self.trainable,
@@ -184,13 +186,16 @@ class Trainings:
 
     def run(self) -> tuple[list[dict[str, Any]], bool]:
         """Train what is missing, and judge; whether all is done."""
-        fixed, brake = self.fixed(), Brake(None)
+        brake = Brake(None)
         with ray_session():
-            limit = concurrency(self.spec.resources, self.spec.max_concurrent)
+            resources, _ = resources_of(self.spec)
+            limit = concurrency(resources, self.spec.max_concurrent)
             driver.hold(self.folder)
             try:
                 session = Records(self.folder).start_session()
-                records = fixed.run(self.runs(), session=f"session_{session:03d}", limit=limit, brake=brake)
+                records = self.fixed(resources).run(
+                    self.runs(), session=f"session_{session:03d}", limit=limit, brake=brake
+                )
             finally:
                 driver.release(self.folder)
         rows = evaluated(self.spec, records)
@@ -258,7 +263,7 @@ def _checked(trainings: Trainings) -> Mapping[str, Any]:
     from tune.spec_checks import check_data
 
     check_data(trainings.spec)
-    fixed = trainings.fixed()
+    fixed = trainings.fixed(trainings.spec.resources)
     configs = [fixed.config(run.params) for run in trainings.runs()[: len(variants(trainings.spec))]]
     for config in configs:
         resolve(config)

@@ -21,7 +21,7 @@ from tune.recorder import Recorder
 from tune.records import Records, TrialRecord
 from tune.resume import RESTARTS, resumable, settle
 from tune.space import shared_values
-from tune.spec import SearchSpec
+from tune.spec import Resources, SearchSpec
 from tune.tracking import NullTracker, Outcome, Tracker
 from tune.trainable import Trainable, reporting_failures
 
@@ -47,7 +47,8 @@ class FixedRuns:
     """Where the runs go, and what they have in common.
 
     Attributes:
-        spec: of the search that they belong to: data, budget, resources.
+        spec: of the search that they belong to: data and budget.
+        resources: of each run.
         records: of these runs alone.
         tracker: of the study.
         trainable: runs one.
@@ -58,6 +59,7 @@ class FixedRuns:
     """
 
     spec: SearchSpec
+    resources: Resources
     records: Records
     tracker: Tracker
     trainable: Trainable
@@ -148,7 +150,7 @@ class FixedRuns:
             restore=resumable(self.records, self.records.trials()),
             brake=brake,
         )
-        resources = {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
+        resources = {"cpu": self.resources.cpus, "gpu": self.resources.gpus}
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(reporting_failures(self.trainable), resources),
             param_space={**spec.trial, **self._shared},

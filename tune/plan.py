@@ -229,6 +229,9 @@ def _rounded(samples: float) -> int:
 
 
 def _resources(spec: SearchSpec) -> str:
+    if spec.resources.auto:
+        limit = f", at most {spec.max_concurrent} at once" if spec.max_concurrent else ""
+        return f"as many trials at once as fit by what the largest is measured to need (auto){limit}"
     each = f"{counted(spec.resources.cpus, 'CPU')} and {counted(spec.resources.gpus, 'GPU')} a trial"
     limit = f"at most {spec.max_concurrent}" if spec.max_concurrent else "as many as fit"
     return f"{each}, {limit} at once"

@@ -14,7 +14,7 @@ from tune.console import counted, duration
 from tune.finalists import planned_runs
 from tune.plan import expected_rungs, expected_samples
 from tune.space import base_values, make_space, to_trial_config, warm_starts
-from tune.spec import SearchSpec
+from tune.spec import Resources, SearchSpec
 from tune.trainable import failure_reason
 
 STEPS = 3
@@ -32,6 +32,8 @@ class Measured:
         memory_bytes: the process's peak, imports included.
         gpu_bytes: the GPU's peak; 0 on a CPU.
         import_s: of the libraries, which a worker pays once and not each of its trials.
+        gpu_held_bytes: what the process keeps of the GPU, CUDA's context and PyTorch's cache included.
+        gpu_total_bytes: the whole GPU.
     """
 
     samples_per_s: float
@@ -40,6 +42,8 @@ class Measured:
     memory_bytes: int
     gpu_bytes: int
     import_s: float = 0.0
+    gpu_held_bytes: int = 0
+    gpu_total_bytes: int = 0
 
 
 def measure(config: Mapping[str, Any]) -> Measured:
@@ -77,14 +81,22 @@ def measure(config: Mapping[str, Any]) -> Measured:
     began = time.perf_counter()
     trial.scores()
     evaluation_s = time.perf_counter() - began
-    gpu = torch.cuda.max_memory_allocated() if learner.device.type == "cuda" else 0
+    on_gpu = learner.device.type == "cuda"
+    gpu = torch.cuda.max_memory_allocated() if on_gpu else 0
+    free, total = torch.cuda.mem_get_info() if on_gpu else (0, 0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Measured(STEPS * batch_size / steps_s, evaluation_s, start_s, peak, gpu, import_s)
+    return Measured(STEPS * batch_size / steps_s, evaluation_s, start_s, peak, gpu, import_s, total - free, total)
 
 
 def points_to_measure(spec: SearchSpec) -> dict[str, dict[str, Any]]:
     """The warm starts, and the point that needs the most memory."""
-    space, base = make_space(spec), base_values(spec)
+    points, (name, largest) = warm_starts(spec), largest_point(spec)
+    return points if name in points else {**points, name: largest}
+
+
+def largest_point(spec: SearchSpec) -> tuple[str, dict[str, Any]]:
+    """The point that needs the most memory: a warm start by its name where no corner of the space needs more."""
+    base = base_values(spec)
 
     def weight(point: Mapping[str, Any]) -> tuple[bool, int, int]:
         values = {**base, **point}
@@ -92,24 +104,21 @@ def points_to_measure(spec: SearchSpec) -> dict[str, dict[str, Any]]:
         at_once = min(batch, values["optim.micro_batch"] or batch)
         return not values["policy.train_expert_only"], at_once, values["policy.chunk_size"]
 
-    points = warm_starts(spec)
-    largest = max(space.corners(), key=weight)
-    if weight(largest) not in map(weight, points.values()):
-        points["largest"] = largest
-    return points
+    points = {**warm_starts(spec), "largest": max(make_space(spec).corners(), key=weight)}
+    return max(points.items(), key=lambda item: weight(item[1]))  # the first of equals
 
 
-def probe(spec: SearchSpec) -> dict[str, Measured | str]:
-    """Measure :func:`points_to_measure`, each in a process of its own with a trial's resources.
+def probe(spec: SearchSpec, resources: Resources, points: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured | str]:
+    """Measure some points, each in a process of its own with a trial's resources.
 
     Returns:
         name of the point -> what was measured, or why it could not be. Call it inside a Ray session.
     """
-    options = {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus, "max_retries": 0}
+    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 0}
     remote = ray.remote(max_calls=1)(measure).options(**options)
     found: dict[str, Measured | str] = {}
     # one after the other: trials that share a machine would slow each other, which is said below
-    for name, point in points_to_measure(spec).items():
+    for name, point in points.items():
         try:
             found[name] = ray.get(remote.remote(to_trial_config(spec, point).to_dict()))
         except RayTaskError as error:

@@ -125,12 +125,21 @@ def _reconcile(options: argparse.Namespace) -> int:
 
 
 def _measure(spec: SearchSpec) -> list[str]:
-    from tune.probe import probe, probe_lines
+    from tune.packing import machines, pack, packed_line, while_measuring
+    from tune.probe import Measured, largest_point, points_to_measure, probe, probe_lines
     from tune.ray_session import concurrency, ray_session
 
     with ray_session():
-        at_once = concurrency(spec.resources, spec.max_concurrent)
-        return list(probe_lines(spec, probe(spec), at_once))
+        if not spec.resources.auto:
+            at_once = concurrency(spec.resources, spec.max_concurrent)
+            return list(probe_lines(spec, probe(spec, spec.resources, points_to_measure(spec)), at_once))
+        found = probe(spec, while_measuring(machines()), points_to_measure(spec))
+        largest = found[largest_point(spec)[0]]
+        if not isinstance(largest, Measured):
+            return list(probe_lines(spec, found, 1))
+        resources = pack(largest, machines())
+        at_once = concurrency(resources, spec.max_concurrent)
+        return [*probe_lines(spec, found, at_once), packed_line(largest, resources)]
 
 
 def _new_folder(spec: SearchSpec) -> Path:

@@ -9,7 +9,14 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from smolvla_core.config import OptimConfig, Section, parse_assignments, suggest
 from smolvla_core.errors import ConfigError
@@ -98,6 +105,25 @@ class Resources(Section):
     gpus: float = Field(default=0, ge=0)
     cpus: float = Field(default=1, gt=0)
     cost_per_hour: float | None = Field(default=None, ge=0)
+    auto: bool = False
+    """Measure what the largest trial needs when the search starts, and run as many at once as fit
+    (``resources: auto``); in place of ``gpus`` and ``cpus``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_in_short(cls, values: Any) -> Any:
+        return {"auto": True} if values == "auto" else values
+
+    @model_validator(mode="after")
+    def _given_or_measured(self) -> Self:
+        if self.auto and self.model_fields_set & {"gpus", "cpus"}:
+            raise ValueError("auto measures gpus and cpus; leave them out, or auto")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_measured(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        return {key: value for key, value in values.items() if not (self.auto and key in ("gpus", "cpus"))}
 
     @field_validator("gpus")
     @classmethod

@@ -123,7 +123,7 @@ def _rungs(spec: SearchSpec, space: Space) -> None:
 
 def _device(spec: SearchSpec) -> None:
     device = str(base_values(spec)["runtime.device"])
-    if device.startswith("cuda") and not spec.resources.gpus:
+    if device.startswith("cuda") and not (spec.resources.gpus or spec.resources.auto):
         raise SpecError(
             ("trial", "runtime", "device"),
             f"got {device!r}, while resources.gpus is 0, so that a trial would see no GPU; set resources.gpus to 1",

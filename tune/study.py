@@ -16,6 +16,7 @@ from tune.asha import RungScheduler
 from tune.console import Events, Say, say_line
 from tune.finalists import NOUN, SHARED, compared, kept_seconds, run_finalists
 from tune.fixed_runs import FixedRuns
+from tune.packing import resources_of
 from tune.ray_session import (
     INTERRUPTED,
     OUT_OF_TIME,
@@ -32,7 +33,7 @@ from tune.resume import RESTARTS, resumable, settle, state_storage
 from tune.run_folder import write_specification
 from tune.searcher import RungSearch
 from tune.space import make_space, shared_values, to_trial_config, warm_starts
-from tune.spec import SearchSpec
+from tune.spec import Resources, SearchSpec
 from tune.summary import Summary, summarize
 from tune.tracking import Tracker, make_tracker
 from tune.trainable import Trainable, reporting_failures, smolvla_trainable
@@ -69,18 +70,21 @@ class Study:
 
         Raises:
             StudyBusyError: another living process runs it.
-            ConfigError: Ray has not the resources that a trial asks for.
+            ConfigError: Ray has not the resources that a trial asks for, or they cannot be measured.
         """
         self.say("Starting Ray; the first trials load torch and the policy before they report ...")
         with ray_session():
-            limit = concurrency(self.spec.resources, self.spec.max_concurrent)
+            resources, line = resources_of(self.spec)
+            if line is not None:
+                self.say(line)
+            limit = concurrency(resources, self.spec.max_concurrent)
             driver.hold(self.run_dir)
             try:
-                return self._run(resume, limit)
+                return self._run(resume, resources, limit)
             finally:
                 driver.release(self.run_dir)
 
-    def _run(self, resume: bool, limit: int) -> Summary:
+    def _run(self, resume: bool, resources: Resources, limit: int) -> Summary:
         write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset)
         records = Records(self.run_dir)
         used = records.seconds_used()
@@ -92,14 +96,16 @@ class Study:
             None if hours is None else hours * 3600 - used, lambda: kept_seconds(self.spec, self.run_dir, limit)
         )
         try:
-            self._search(records, tracker, brake, limit, f"session_{session:03d}")
-            brake = self._compare(records, tracker, brake, limit, f"finalists_{session:03d}")
+            self._search(records, tracker, brake, resources, limit, f"session_{session:03d}")
+            brake = self._compare(records, tracker, brake, resources, limit, f"finalists_{session:03d}")
             return self._finish(records, tracker, brake)
         except BaseException as error:
             tracker.end_study(self._summary(records, "failed", _reason(error)).to_dict())
             raise
 
-    def _search(self, records: Records, tracker: Tracker, brake: Brake, limit: int, session: str) -> None:
+    def _search(
+        self, records: Records, tracker: Tracker, brake: Brake, resources: Resources, limit: int, session: str
+    ) -> None:
         spec, recorded = self.spec, records.trials()
         remaining = spec.budget.trials - sum(trial.outcome is not None for trial in recorded)
         if remaining <= 0:
@@ -125,9 +131,7 @@ class Study:
             brake=brake,
         )
         tuner = ray_tune.Tuner(
-            ray_tune.with_resources(
-                reporting_failures(self.trainable), {"cpu": spec.resources.cpus, "gpu": spec.resources.gpus}
-            ),
+            ray_tune.with_resources(reporting_failures(self.trainable), {"cpu": resources.cpus, "gpu": resources.gpus}),
             param_space={**spec.trial, **shared_values(spec)},
             tune_config=ray_tune.TuneConfig(
                 search_alg=searcher,
@@ -151,12 +155,15 @@ class Study:
         with stopped_by_signals(brake):
             tuner.fit()
 
-    def _compare(self, records: Records, tracker: Tracker, brake: Brake, limit: int, session: str) -> Brake:
+    def _compare(
+        self, records: Records, tracker: Tracker, brake: Brake, resources: Resources, limit: int, session: str
+    ) -> Brake:
         """Run the finalists, unless the search did not come to its end; the brake that ended the study."""
         if self.spec.finalists is None or brake.reason not in (None, *_ENDED_BY_TIME):
             return brake
         runs = FixedRuns(
             spec=self.spec,
+            resources=resources,
             records=Records(self.run_dir, FINALISTS),
             tracker=tracker,
             trainable=self.trainable,

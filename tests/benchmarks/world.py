@@ -1,7 +1,9 @@
 """What the benchmarks run on: a dataset and a policy folder, made locally, without the hub."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +44,20 @@ FULL_VISION = {
     "image_size": 512,
     "patch_size": 16,
 }
-SIZES = {"full": {"image": 512, "layers": 16}, "tiny": {"image": 64, "layers": 4}}
+# the full one's tokens, and its proportions between vision tower, VLM and expert, at about 1/20 of the compute:
+# a quarter of the widths, and half or three quarters of the depth
+SMALL_TEXT = FULL_TEXT | {"hidden_size": 240, "intermediate_size": 640, "num_hidden_layers": 12, "head_dim": 16}
+SMALL_VISION = FULL_VISION | {
+    "hidden_size": 192,
+    "intermediate_size": 768,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 3,
+}
+SIZES: dict[str, dict[str, Any]] = {
+    "full": {"image": 512, "layers": 16, "text": FULL_TEXT, "vision": FULL_VISION},
+    "small": {"image": 512, "layers": 12, "text": SMALL_TEXT, "vision": SMALL_VISION},
+    "tiny": {"image": 64, "layers": 4},
+}
 
 
 def write_dataset(root: Path, *, episodes: int = 6, frames: int = 120, fps: int = 30) -> Path:
@@ -73,28 +88,34 @@ def write_dataset(root: Path, *, episodes: int = 6, frames: int = 120, fps: int 
     return root
 
 
-def write_policy(folder: Path, arch: str) -> Path:
-    """A policy with random weights: ``full`` is SmolVLA's own architecture, 450 M parameters."""
+def write_policy(
+    folder: Path,
+    arch: str,
+    cameras: Mapping[str, tuple[int, int]] = dict.fromkeys(CAMERAS, (480, 640)),
+    state_dims: int = STATE_DIMS,
+    action_dims: int = ACTION_DIMS,
+) -> Path:
+    """A policy with random weights for a dataset: ``full`` is SmolVLA's own architecture, 450 M parameters."""
     if (folder / "done").is_file():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    vlm = folder / "vlm"
+    vlm, size = folder / "vlm", SIZES[arch]
     tiny = tiny_vlm_folder(TinyConfig(), str(folder.parent))
     processor = AutoProcessor.from_pretrained(tiny)
     processor.save_pretrained(vlm)
-    if arch == "full":
+    if arch == "tiny":
+        shutil.copy(tiny / "config.json", vlm)
+    else:
         tokens = {
             "pad_token_id": processor.tokenizer.pad_token_id,
             "image_token_id": processor.tokenizer.convert_tokens_to_ids("<image>"),
         }
-        SmolVLMConfig(text_config=FULL_TEXT, vision_config=FULL_VISION, scale_factor=4, **tokens).save_pretrained(vlm)
-    else:
-        shutil.copy(tiny / "config.json", vlm)
-    size = SIZES[arch]
-    cameras = {key: PolicyFeature(FeatureType.VISUAL, (3, 480, 640)) for key in CAMERAS}
+        described = SmolVLMConfig(text_config=size["text"], vision_config=size["vision"], scale_factor=4, **tokens)
+        described.save_pretrained(vlm)
+    pictures = {key: PolicyFeature(FeatureType.VISUAL, (3, *shape)) for key, shape in cameras.items()}
     config = SmolVLAConfig(
-        input_features={"observation.state": PolicyFeature(FeatureType.STATE, (STATE_DIMS,)), **cameras},
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (ACTION_DIMS,))},
+        input_features={"observation.state": PolicyFeature(FeatureType.STATE, (state_dims,)), **pictures},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (action_dims,))},
         vlm_model_name=str(vlm),
         num_vlm_layers=size["layers"],
         resize_imgs_with_padding=(size["image"], size["image"]),

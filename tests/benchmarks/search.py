@@ -1,0 +1,196 @@
+"""A search of 16 trials: this service's wall time against one ``lerobot-train`` process a trial.
+
+``python -m tests.benchmarks.search --arch small --data ../shared/data/g1_pick_bottle``
+
+Ours is ``python -m tune.run``, everything in its time: the checks, Ray, the feature cache (built anew),
+training, evaluations, MLflow and the export of the best policy. Theirs is ``lerobot-train``, one process
+a trial, on the same points, each for as many steps as ASHA gave the trial in our search: they are told
+for nothing which trials to stop and when, and have no evaluation. Both run one trial at a time on all
+cores, in fp32. The space holds what both can do: batch, chunk and learning rate.
+
+When theirs are done, the policy of our best trial's point is scored by our objective, so that both
+searches are seen to end at the same place; that is not in their time.
+
+``small`` has SmolVLA's tokens (512 pixels, 64 tokens a camera), depths and proportions between vision
+tower, VLM and expert at about 1/20 of the compute (``tests.benchmarks.world``); its weights are random.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SHARED = Path("../shared/data/g1_pick_bottle")
+METRIC = "val/critical_action_mse"
+
+
+def main() -> int:
+    """Run both searches, and print the comparison."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.search", description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", choices=("full", "small", "tiny"), default="small")
+    parser.add_argument("--data", type=Path, help=f"a LeRobot dataset; {SHARED} where it is there, else one made here")
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--grace", type=int, default=32, help="samples of the first rung")
+    parser.add_argument("--samples", type=int, default=288, help="samples of a whole trial")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/search"), help="folder of both searches")
+    options = parser.parse_args()
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    work = options.work.absolute() / options.arch
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    spec = _specification(options, work)
+    ours_s, run_dir = _ours(spec, work)
+    trials = _trials(run_dir)
+    theirs_s = {trial["number"]: _lerobot(trial, spec, work) for trial in trials}
+    _print_comparison(options, spec, trials, ours_s, theirs_s, work)
+    return 0
+
+
+def _specification(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """The search, on a dataset in v3.0 and a policy of its cameras."""
+    from smolvla_core.config import DataConfig
+    from smolvla_core.data.dataset import open_dataset
+    from smolvla_core.data.pictures import Camera
+    from tests.benchmarks.world import write_dataset, write_policy
+
+    given = options.data or (SHARED if SHARED.is_dir() else write_dataset(work.parent / "dataset"))
+    dataset = open_dataset(DataConfig(train=({"root": str(given.absolute())},), cache_dir=str(work / "cache")))
+    cameras = {key: (Camera(dataset, key).height, Camera(dataset, key).width) for key in dataset.camera_keys}
+    renamed = {f"observation.images.{key.rpartition('.')[2]}": shape for key, shape in cameras.items()}
+    assert list(renamed) == list(cameras), "lerobot-train takes the policy's cameras by the dataset's own names"
+    widths = dataset.state.shape[1], dataset.action.shape[1]
+    policy = write_policy(work / "policy", options.arch, cameras, *widths)
+    return {
+        "study": f"benchmark_{options.arch}",
+        "trial": {
+            "data": {"train": [{"root": str(dataset.root)}], "cache_dir": str(work / "cache")},
+            "state": {"preset": "identity"},
+            "policy": {"pretrained": str(policy), "tokenizer_max_length": 256},
+            "optim": {"samples": options.samples},
+            "eval": {"frames": 32, "draws": 2, "horizon_s": 1.0},
+            "runtime": {"precision": "fp32"},
+        },
+        "search": {
+            "optim.lr": {"type": "float", "low": 3e-5, "high": 1e-3, "log": True},
+            "optim.batch_size": {"type": "categorical", "choices": [4, 8, 16]},
+            "policy.chunk_size": {"type": "categorical", "choices": [30, 50]},
+        },
+        "warm_start": {"seed_baseline": {"optim.lr": 1e-4, "optim.batch_size": 8, "policy.chunk_size": 50}},
+        "budget": {"trials": options.trials},
+        "asha": {"grace_samples": options.grace, "reduction_factor": 3},
+        "resources": {"cpus": os.cpu_count()},
+        "storage": str(work / "runs"),
+    }
+
+
+def _ours(spec: dict[str, Any], work: Path) -> tuple[float, Path]:
+    file = work / "search.yaml"
+    file.write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
+    began = time.perf_counter()
+    with (work / "ours.log").open("w") as log:
+        subprocess.run([sys.executable, "-m", "tune.run", str(file)], check=True, stdout=log, stderr=log)
+    seconds = time.perf_counter() - began
+    (run_dir,) = (path for path in (work / "runs").iterdir() if (path / "summary.json").is_file())
+    return seconds, run_dir
+
+
+def _trials(run_dir: Path) -> list[dict[str, Any]]:
+    """What each trial was, how far it came, and when it ended, in seconds since the search's start."""
+    from tune.records import Records
+
+    records = Records(run_dir)
+    return [
+        {
+            "number": trial.number,
+            "params": dict(trial.params),
+            "samples": max(result.samples_seen for result in trial.results),
+            "value": trial.values(METRIC),
+        }
+        for trial in records.trials()
+    ]
+
+
+def _lerobot(trial: dict[str, Any], spec: dict[str, Any], work: Path) -> float:
+    """Seconds of ``lerobot-train`` on one trial's point, for as many steps as the trial took."""
+    params, fixed = trial["params"], spec["trial"]
+    batch, chunk = params["optim.batch_size"], params["policy.chunk_size"]
+    steps = trial["samples"] // batch
+    options = {
+        "dataset.repo_id": "local/benchmark",
+        "dataset.root": fixed["data"]["train"][0]["root"],
+        "policy.path": fixed["policy"]["pretrained"],
+        "policy.push_to_hub": "false",
+        "policy.device": "cpu",
+        "policy.chunk_size": chunk,
+        "policy.n_action_steps": chunk,
+        "output_dir": work / "lerobot" / f"{trial['number']:03d}",
+        "batch_size": batch,
+        "steps": steps,
+        "save_freq": steps,
+        "log_freq": 10,
+        "num_workers": 1,
+        "wandb.enable": "false",
+        "use_policy_training_preset": "false",
+        "optimizer.type": "adamw",
+        "optimizer.lr": params["optim.lr"],
+        "optimizer.betas": "[0.9,0.95]",
+        "optimizer.eps": 1e-8,
+        "optimizer.weight_decay": 1e-10,
+        "optimizer.grad_clip_norm": 10,
+    }
+    line = [
+        sys.executable,
+        "-m",
+        "lerobot.scripts.lerobot_train",
+        *(f"--{key}={value}" for key, value in options.items()),
+    ]
+    began = time.perf_counter()
+    with (work / f"lerobot-{trial['number']:03d}.log").open("w") as log:
+        subprocess.run(line, check=True, stdout=log, stderr=log)
+    return time.perf_counter() - began
+
+
+def _score(trial: dict[str, Any], spec: dict[str, Any], work: Path) -> float:
+    """Our objective of the policy that lerobot-train left for a trial."""
+    from smolvla_core.evaluate import evaluate
+    from smolvla_core.trial import prepare
+    from tune.trainable import trial_config
+
+    (policy,) = (work / "lerobot" / f"{trial['number']:03d}").glob("checkpoints/[0-9]*/pretrained_model")
+    config = trial_config({**spec["trial"], **trial["params"], "policy.pretrained": str(policy)})
+    prepared = prepare(config)
+    return evaluate(prepared.learner, prepared.maker, prepared.frames)[METRIC]
+
+
+def _print_comparison(
+    options: argparse.Namespace,
+    spec: dict[str, Any],
+    trials: list[dict[str, Any]],
+    ours_s: float,
+    theirs_s: dict[int, float],
+    work: Path,
+) -> None:
+    budget = [trial for trial in trials if trial["samples"] >= options.samples]
+    best = min(budget, key=lambda trial: trial["value"][max(trial["value"])])
+    samples = sum(trial["samples"] for trial in trials)
+    total = sum(theirs_s.values())
+    print(f"{options.arch}, {len(trials)} trials on {spec['trial']['data']['train'][0]['root']}")
+    print(f"rungs from {options.grace} to {options.samples} samples; {samples} samples in all; {os.cpu_count()} cores")
+    print(f"ours            {ours_s:7.0f} s for the whole search ({len(budget)} trials to the end)")
+    print(f"lerobot-train   {total:7.0f} s for the same trials, stopped at the same places")
+    print(f"times as fast   {total / ours_s:7.1f}")
+    print(f"the best trial's point is trial {best['number']}: {json.dumps(best['params'])}")
+    start = best["value"][min(best["value"])]
+    print(f"  {METRIC} by ours {best['value'][max(best['value'])]:.4f} (at its first rung {start:.4f})")
+    print(f"  {METRIC} by lerobot-train's policy of it {_score(best, spec, work):.4f} (other samples and noise)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
