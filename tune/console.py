@@ -26,12 +26,14 @@ class Events:
         metric: the objective's key.
         mode: ``min`` or ``max``.
         trials: how many the study will run.
+        noun: what a line calls one.
     """
 
-    def __init__(self, say: Say, metric: str, mode: str, trials: int):
+    def __init__(self, say: Say, metric: str, mode: str, trials: int, noun: str = "trial"):
         self._say = say
         self._metric = metric
         self._mode = mode
+        self._noun = noun
         self._width = len(str(max(trials - 1, 0)))
         self._best: dict[int, float] = {}
 
@@ -69,7 +71,7 @@ class Events:
         self._trial(number, f"restarts: {reason}")
 
     def _trial(self, number: int, text: str) -> None:
-        self._say(f"{_clock()}  trial {number:>{self._width}}  {text}")
+        self._say(f"{_clock()}  {self._noun} {number:>{self._width}}  {text}")
 
     def _is_best(self, rung: int, value: float) -> bool:
         """Whether it beats an earlier value at the rung: a first one beats nothing."""

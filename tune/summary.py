@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tune.records import TrialRecord
+from tune.intervals import Errors, Interval, relative_gain
+from tune.records import Result, TrialRecord
 
 BASELINE = "seed_baseline"
 """Name of the warm start that gains are measured against; else it is the first warm start."""
@@ -42,6 +43,9 @@ class Summary:
         samples: drawn by all trials.
         seconds: that the study ran.
         failures: number -> reason, of the failed trials.
+        gains: of each trial over the baseline at each rung that both have reached: ``trial``, ``rung``,
+            ``episodes``, and the share (``mean``) with the interval (``low``, ``high``) that resamples them.
+        finalists: ``tune.finalists.compared``; None where the search has none.
         checkpoint, config: the best trial's policy and its YAML, where they were written.
         report: the page about the study, where it was written.
     """
@@ -57,6 +61,8 @@ class Summary:
     samples: int
     seconds: float
     failures: Mapping[int, str] = field(default_factory=dict)
+    gains: Sequence[Mapping[str, Any]] = ()
+    finalists: Mapping[str, Any] | None = None
     checkpoint: str | None = None
     config: str | None = None
     report: str | None = None
@@ -70,6 +76,20 @@ class Summary:
         if self.best is None or self.baseline is None:
             return None
         return gain(self.best.value, self.baseline.value, self.mode)
+
+    @property
+    def gain_noise(self) -> str:
+        """What is known of the gain's noise, to follow its number; empty where nothing is recorded of it."""
+        if self.best is None:
+            return ""
+        found = [g for g in self.gains if g["trial"] == self.best.number and g["rung"] == self.best.rung]
+        if not found:
+            return ""
+        gain = Interval(*(found[0][key] for key in ("mean", "low", "high")))
+        if gain.low is None or gain.high is None:
+            return "; one validation episode, so its noise is not known"
+        episodes = f"95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f} % over {found[0]['episodes']} episodes"
+        return f"; {'within noise, ' if gain.sign == 0 else ''}{episodes}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and for a tracker; ``gain`` included."""
@@ -105,6 +125,7 @@ def summarize(
             for trial in trials
             if trial.outcome is not None and trial.outcome.state == "failed"
         },
+        gains=rung_gains(trials, metric, rungs),
     )
 
 
@@ -116,6 +137,32 @@ def gain(value: float, baseline: float, mode: str) -> float | None:
 def state_of(trial: TrialRecord, study: str) -> str:
     """How a trial ended; where it has not, ``running`` while the study does, else ``interrupted``."""
     return trial.outcome.state if trial.outcome else "running" if study == "running" else "interrupted"
+
+
+def rung_gains(trials: Sequence[TrialRecord], metric: str, rungs: Sequence[int]) -> list[dict[str, Any]]:
+    """Gains over the baseline at equal samples, paired by episode; see :class:`Summary`.
+
+    One training of each is compared: what another seed would give is not in the interval.
+    """
+    baseline = baseline_trial(trials)
+    if baseline is None:
+        return []
+    gains = []
+    for rung in rungs:
+        against = _errors_at(baseline, metric, rungs, rung)
+        for trial in trials:
+            own = _errors_at(trial, metric, rungs, rung)
+            if against is None or own is None or trial.number == baseline.number or own.episodes != against.episodes:
+                continue
+            gain = relative_gain(own, against)
+            gains.append({"trial": trial.number, "rung": rung, "episodes": len(own.episodes), **gain.to_dict()})
+    return gains
+
+
+def _errors_at(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> Errors | None:
+    result = result_at(trial, metric, rungs, rung)
+    rows = result.episodes.get(metric) if result is not None and result.episodes else None
+    return Errors.of([rows]) if rows else None
 
 
 def best_trial(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Sequence[int]) -> Scored | None:
@@ -136,11 +183,32 @@ def scored(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> 
 
     None where there is none, or it is not finite.
     """
+    result = result_at(trial, metric, rungs, rung)
+    return Scored(trial.number, trial.name, result.metrics[metric], rung, trial.params) if result else None
+
+
+def result_at(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> Result | None:
+    """The report that :func:`scored` reads."""
     beyond = min((level for level in rungs if level > rung), default=math.inf)
-    for samples, value in sorted(trial.values(metric).items()):
-        if rung <= samples < beyond:
-            return Scored(trial.number, trial.name, value, rung, trial.params) if math.isfinite(value) else None
+    for result in sorted(trial.results, key=lambda result: result.samples_seen):
+        if metric in result.metrics and rung <= result.samples_seen < beyond:
+            return result if math.isfinite(result.metrics[metric]) else None
     return None
+
+
+def ranked(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Sequence[int]) -> list[TrialRecord]:
+    """Trials that have reached a rung, best first: the further one first, the better one at the same rung.
+
+    A failed one does not count.
+    """
+    sign = 1.0 if mode == "min" else -1.0
+    order: dict[int, tuple[int, float, int]] = {}
+    for rung in rungs:
+        for trial in trials:
+            at = None if is_lost(trial) else scored(trial, metric, rungs, rung)
+            if at is not None:
+                order[trial.number] = (-rung, sign * at.value, trial.number)
+    return sorted((trial for trial in trials if trial.number in order), key=lambda trial: order[trial.number])
 
 
 def is_lost(trial: TrialRecord) -> bool:
@@ -156,4 +224,4 @@ def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
 
 def _baseline(trials: Sequence[TrialRecord], metric: str, rungs: Sequence[int], best: Scored | None) -> Scored | None:
     baseline = baseline_trial(trials)
-    return scored(baseline, metric, rungs, best.rung) if best is not None and baseline is not None else None
+    return scored(baseline, metric, rungs, best.rung) if baseline is not None and best is not None else None

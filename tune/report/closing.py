@@ -6,6 +6,7 @@ from typing import Any
 
 from smolvla_core.command import python_command
 from tune.console import counted, duration, format_value
+from tune.finalists import finalist_lines
 from tune.report.study_files import SUMMARY_FILE
 from tune.summary import Summary
 
@@ -39,6 +40,7 @@ def closing_lines(summary: Summary, mlflow_command: str | None) -> list[str]:
             f"  objective     {summary.metric} {best.value:.5g} at {best.rung:,} samples",
             f"  improvement   {_gain(summary)}",
         ]
+    lines += finalist_lines(summary.finalists)
     if mlflow_command:
         lines.append(f"MLflow          {mlflow_command}")
     if summary.report:
@@ -78,4 +80,4 @@ def _gain(summary: Summary) -> str:
     if summary.gain is None:
         return f"from 0, the value of {baseline.name}"
     direction = "better" if summary.gain >= 0 else "worse"
-    return f"{abs(summary.gain):.1%} {direction} than {baseline.name} ({baseline.value:.5g})"
+    return f"{abs(summary.gain):.1%} {direction} than {baseline.name} ({baseline.value:.5g}){summary.gain_noise}"

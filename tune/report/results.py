@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from smolvla_core.config import TrialConfig
+from tune.finalists import winners_record
 from tune.records import Records, TrialRecord
 from tune.report.study_files import BEST_CONFIG, BEST_POLICY, SUMMARY_FILE, read_study
 from tune.run_folder import write_whole
@@ -35,7 +36,8 @@ def write_results(summary: Summary, run_dir: Path, records: Records) -> tuple[Su
         the summary with the places of the best policy, its YAML and the report, and the files to keep with it.
     """
     trials = records.trials()
-    best = next((trial for trial in trials if summary.best and trial.number == summary.best.number), None)
+    best = winners_record(summary.finalists, run_dir)
+    best = best or next((trial for trial in trials if summary.best and trial.number == summary.best.number), None)
     if best is not None:
         write_whole(run_dir / BEST_CONFIG, TrialConfig.from_dict(best.config).to_yaml())
         summary = replace(summary, config=str(run_dir / BEST_CONFIG))

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tune import driver
-from tune.records import Records, Session, TrialRecord
+from tune.finalists import compared
+from tune.records import FINALISTS, Records, Session, TrialRecord
 from tune.run_folder import DATASET, GIVEN, OBJECTIVE, stored_spec
 from tune.spec import Resources, SearchSpec
 from tune.summary import Summary, summarize
@@ -25,6 +26,7 @@ class StudyFiles:
         spec: what is searched.
         yaml_text: its YAML as the user wrote it.
         trials: by number.
+        finalists: their trainings, by number.
         sessions: each time the study was started.
         seconds: that they lasted.
         dataset: ``smolvla_core.data.dataset.fingerprint``; empty where it was not recorded.
@@ -36,6 +38,7 @@ class StudyFiles:
     spec: SearchSpec
     yaml_text: str
     trials: tuple[TrialRecord, ...]
+    finalists: tuple[TrialRecord, ...]
     sessions: tuple[Session, ...]
     seconds: float
     dataset: Mapping[str, Any]
@@ -76,6 +79,7 @@ class StudyFiles:
             reason=reason,
             seconds=self.seconds,
         )
+        found = replace(found, finalists=compared(self.spec, self.trials, self.finalists))
         return self._with_best_files(found) if state != "running" else found
 
     def _state(self) -> tuple[str, str | None]:
@@ -117,6 +121,7 @@ def read_study(run_dir: Path, asked_by: str = "RUN") -> StudyFiles:
         spec=spec,
         yaml_text=given.read_text(encoding="utf-8") if given.is_file() else "",
         trials=tuple(records.trials()),
+        finalists=tuple(Records(run_dir, FINALISTS).trials()),
         sessions=tuple(records.sessions()),
         seconds=records.seconds_used(),
         dataset=_document(run_dir / DATASET),
