@@ -66,8 +66,9 @@ def preflight(spec: SearchSpec, source: Source | None = None) -> Facts:
             inputs = resolve(first)
             _read_pictures(inputs)
             caches = [plan_cache(first, inputs), *(plan_cache(config, resolve(config)) for config in others)]
-            # all trials draw the same frames; what they need differs by what is kept of each
-            largest = max((cache for cache in caches if cache), key=lambda cache: cache.bytes, default=None)
+            # all trials draw the same frames, and what is kept of each differs; frames give way to embeddings
+            kept = [cache for cache in caches if cache]
+            largest = max(kept, key=lambda cache: (cache.kind == "embeddings", cache.bytes), default=None)
             objective = describe_objective(first)
             if spec.finalists is not None:
                 _refuse_too_few(objective["test_episodes"])

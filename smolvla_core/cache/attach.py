@@ -70,7 +70,7 @@ class Cache:
     def __init__(self, config: TrialConfig, learner: Learner):
         self.config, self.learner = config, learner
         self.home = home_of(config)
-        self.encoder = Encoder(learner.policy, learner.device, learner.autocast)
+        self.encoder = Encoder(learner.policy, learner.device, learner.autocast, learner.precision)
         self.wanted = self.present = 0
         self._tiers: set[str] = set()
 
@@ -157,7 +157,6 @@ class Cache:
     ) -> Store:
         self._tiers.add("embeddings")
         policy = self.learner.policy
-        shape, dtype = self._output
         identity = embeddings_identity(
             dataset,
             camera,
@@ -167,7 +166,7 @@ class Cache:
             self.learner.precision,
             views,
         )
-        store = home.open(identity, total, shape, dtype)
+        store = home.open(identity, total, self.encoder.shape(camera.height, camera.width), self.encoder.dtype)
         self._count(store, wanted)
         return store
 
@@ -178,7 +177,3 @@ class Cache:
     @cached_property
     def _digest(self) -> str:
         return encoder_digest(self.learner.policy)
-
-    @cached_property
-    def _output(self) -> tuple[tuple[int, ...], torch.dtype]:
-        return self.encoder.output()

@@ -21,11 +21,24 @@ class Encoder:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]]
     """Mixed precision, as in training."""
+    precision: str
+    """``bf16`` where it is on, else ``fp32``."""
 
     @property
     def at_once(self) -> int:
         """Pictures that are best given together."""
         return pictures_at_once(self.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of embeddings."""
+        connector = self.policy.model.vlm_with_expert.get_vlm_model().connector
+        return torch.bfloat16 if self.precision == "bf16" else next(connector.parameters()).dtype
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """(N, W) of the embeddings of a picture of some size."""
+        seen = self.policy.config.resize_imgs_with_padding or (width, height)
+        return embedding_shape(self.policy.model.vlm_with_expert.config, *seen)
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
@@ -35,7 +48,15 @@ class Encoder:
         with self.autocast():
             return image_embeddings(self.policy, images[:1])[0]
 
-    def output(self) -> tuple[tuple[int, ...], torch.dtype]:
-        """Shape (N, W) and dtype of a picture's embeddings."""
-        found = self(torch.zeros((1, 3, 32, 32), dtype=torch.uint8))
-        return tuple(found.shape[1:]), found.dtype
+
+def embedding_shape(vlm: Any, width: int, height: int) -> tuple[int, int]:
+    """Tokens and width (N, W) of a picture's embeddings.
+
+    Args:
+        vlm: the configuration of a SmolVLM.
+        width: of the picture as the tower sees it, pixels.
+        height: likewise.
+    """
+    patch = vlm.vision_config.patch_size
+    tokens = (width // patch) * (height // patch) // vlm.scale_factor**2
+    return tokens, vlm.text_config.hidden_size

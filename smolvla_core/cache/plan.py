@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from smolvla_core.cache.encoder import embedding_shape
 from smolvla_core.cache.home import Home, home_of, size_text
 from smolvla_core.cache.store import item_bytes
 from smolvla_core.config import TrialConfig
@@ -89,11 +90,9 @@ def embedding_bytes(config: TrialConfig, interface: Interface) -> int:
     """Bytes of the embeddings of a frame's pictures, by the configurations of policy and VLM."""
     smolvla = check_policy(config, interface)
     vlm = _vlm_config(smolvla.vlm_model_name)
-    width, height = smolvla.resize_imgs_with_padding or (vlm.vision_config.image_size,) * 2
-    patch = vlm.vision_config.patch_size
-    tokens = (width // patch) * (height // patch) // vlm.scale_factor**2
     dtype = torch.bfloat16 if smolvla.load_vlm_weights or config.runtime.precision == "bf16" else torch.float32
-    return len(interface.cameras) * item_bytes((tokens, vlm.text_config.hidden_size), dtype)
+    sizes = [smolvla.resize_imgs_with_padding or (view.width, view.height) for view in interface.cameras]
+    return sum(item_bytes(embedding_shape(vlm, *size), dtype) for size in sizes)
 
 
 @lru_cache(maxsize=4)

@@ -137,7 +137,8 @@ class Store:
         missing = [row for row in claimed if not self._written[row]]
         if not missing:
             return {}
-        values = compute(np.array(missing, dtype=np.int64)).detach().to("cpu", self.dtype).contiguous()
+        values = compute(np.array(missing, dtype=np.int64)).detach().cpu().contiguous()
+        assert (values.dtype, tuple(values.shape[1:])) == (self.dtype, self.shape), "no value of this store"
         return dict(zip(missing, values, strict=True))
 
     def _write(self, values: Mapping[int, Tensor]) -> bool:
@@ -166,7 +167,7 @@ class Store:
         return {}
 
     def _read(self, rows: NDArray[np.int64]) -> Tensor:
-        values = self._data[torch.from_numpy(rows)]
+        values = torch.index_select(self._data, 0, torch.from_numpy(rows))
         return values.view(self.dtype).view(len(rows), *self.shape)
 
     def _claim(self, row: int) -> bool:
