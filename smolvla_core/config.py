@@ -384,6 +384,8 @@ class EvalConfig(Section):
     of the study. A search sets it; None: ``data.frame_stride``."""
     at: tuple[int, ...] = ()
     """Sample counts at which to evaluate and report, besides the end of training."""
+    test: bool = False
+    """Score the test episodes too, once, when training ends. A search does so for its finalists alone."""
 
     @field_validator("at")
     @classmethod

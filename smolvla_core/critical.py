@@ -21,8 +21,10 @@ class CriticalFrames:
     rule: str
 
 
-def critical_frames(config: TrialConfig, dataset: Dataset, episodes: Sequence[int]) -> CriticalFrames:
-    """Critical rows of ``episodes``.
+def critical_frames(
+    config: TrialConfig, dataset: Dataset, episodes: Sequence[int], part: str = "validation"
+) -> CriticalFrames:
+    """Critical rows of ``episodes``, which are the ``part`` of the split.
 
     ``annotation``: inside annotated picks and places. ``gripper``: near a gripper's motion.
     ``progress``: late in the episode. ``auto`` takes the first that the data has.
@@ -41,7 +43,7 @@ def critical_frames(config: TrialConfig, dataset: Dataset, episodes: Sequence[in
         if rule != "auto" and rows is None:
             raise ConfigError(f"eval.critical: this dataset has nothing for the rule '{rule}'; set auto")
     way_out = "lower eval.critical_progress" if candidates[-1] == "progress" else "set it to progress"
-    raise DataError(f"eval.critical: no validation frame is critical by the rule '{rule}'; {way_out}")
+    raise DataError(f"eval.critical: no {part} frame is critical by the rule '{rule}'; {way_out}")
 
 
 def annotated_frames(dataset: Dataset) -> NDArray[np.bool_] | None:

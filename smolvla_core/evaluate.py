@@ -1,6 +1,7 @@
 """Run the objective on a policy."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,17 +12,29 @@ from smolvla_core.critical import critical_frames
 from smolvla_core.data.batch import BatchMaker, to_lerobot
 from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
 from smolvla_core.errors import DataError
+from smolvla_core.kinematics import HandChain, hand_chains
 from smolvla_core.learner import Learner
 from smolvla_core.objective import (
     ScoredSteps,
     choose_frames,
+    draw_errors,
+    draw_standard_error,
     energy_scores,
+    episode_standard_error,
     error_scale,
     evaluation_noise,
     evaluation_time,
     frame_errors,
     scored_steps,
 )
+from smolvla_core.precision import eef_errors, gripper_timing_errors, group_errors, knows_action
+from smolvla_core.r1pro import MOST_OFF_M
+
+Part = Literal["val", "test"]
+EpisodeErrors = dict[str, list[tuple[int, int, float]]]
+"""Metric -> (episode, its scored frames, their mean error), from which paired comparisons resample episodes."""
+
+_WORDS = {"val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class EvaluationSet:
     critical: NDArray[np.int64]
     everywhere: NDArray[np.int64]
     rule: str
+    part: Part = "val"
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -38,29 +52,45 @@ class EvaluationSet:
         return np.union1d(self.critical, self.everywhere)
 
 
-def evaluation_set(config: TrialConfig, dataset: Dataset, split: Split) -> EvaluationSet:
-    """Fixed, seeded sub-samples of the validation episodes: critical frames, and any frames.
+@dataclass(frozen=True)
+class Evaluation:
+    """A policy's scores on one part of the data; lower is better for every number.
+
+    Attributes:
+        metrics: mean errors, and the standard errors of the objective (``..._se``).
+        episodes: the same errors by episode.
+    """
+
+    metrics: dict[str, float]
+    episodes: EpisodeErrors
+
+
+def evaluation_set(config: TrialConfig, dataset: Dataset, split: Split, part: Part = "val") -> EvaluationSet:
+    """Fixed, seeded sub-samples of the validation (or test) episodes: critical frames, and any frames.
 
     Frames so near the episode's end that no scored step is whole are left out.
 
     Raises:
         ConfigError, DataError: the rule for critical frames cannot be applied or finds none.
     """
-    critical = critical_frames(config, dataset, split.val)
+    episodes = split.val if part == "val" else split.test
+    if not episodes:
+        raise DataError("eval.test: there are no test episodes; set data.test_fraction above 0")
+    critical = critical_frames(config, dataset, episodes, _WORDS[part])
     chosen, anywhere = (
-        choose_frames(_with_a_whole_step(config, dataset, rows), config.eval.frames, config.eval.seed)
-        for rows in (critical.rows, dataset.rows_of(split.val))
+        choose_frames(_with_a_whole_step(config, dataset, rows, part), config.eval.frames, config.eval.seed)
+        for rows in (critical.rows, dataset.rows_of(episodes))
     )
-    return EvaluationSet(chosen, anywhere, critical.rule)
+    return EvaluationSet(chosen, anywhere, critical.rule, part)
 
 
-def _with_a_whole_step(config: TrialConfig, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _with_a_whole_step(config: TrialConfig, dataset: Dataset, rows: NDArray[np.int64], part: Part) -> NDArray[np.int64]:
     step = config.scored_stride
     left = dataset.lengths[dataset.episode[rows]] - dataset.frame[rows]
     if not (left >= step).any():
         raise DataError(
-            f"eval: no critical frame of a validation episode is followed by {step} frames, the step that is scored; "
-            "lower data.frame_stride or eval.frame_stride"
+            f"eval: no critical frame of a {_WORDS[part]} episode is followed by {step} frames, the step that is "
+            "scored; lower data.frame_stride or eval.frame_stride"
         )
     return rows[left >= step]
 
@@ -74,6 +104,8 @@ def describe_objective(config: TrialConfig) -> dict[str, int | float | str]:
     dataset = open_dataset(config.data)
     split = split_episodes(config.data, len(dataset.lengths))
     frames = evaluation_set(config, dataset, split)
+    hands = hand_chains(config, dataset, split.train)
+    off = {"eef_off_m": max(hand.chain.off_m for hand in hands)} if hands else {}
     return {
         "critical_rule": frames.rule,
         "critical_frames": len(frames.critical),
@@ -83,18 +115,37 @@ def describe_objective(config: TrialConfig) -> dict[str, int | float | str]:
         "scored_hz": dataset.fps / config.scored_stride,
         "train_episodes": len(split.train),
         "val_episodes": len(split.val),
+        "scored_episodes": len(np.unique(dataset.episode[frames.critical])),
         "test_episodes": len(split.test),
+        **off,
     }
 
 
 def evaluate(learner: Learner, maker: BatchMaker, frames: EvaluationSet) -> dict[str, float]:
-    """Score a policy; lower is better for every number.
+    """The metrics of :func:`score`."""
+    return score(learner, maker, frames).metrics
+
+
+def score(learner: Learner, maker: BatchMaker, frames: EvaluationSet, hands: tuple[HandChain, ...] = ()) -> Evaluation:
+    """Score a policy.
+
+    Args:
+        learner: holds it.
+        maker: of the main dataset's batches.
+        frames: to score; of test episodes, the metrics below begin with ``test/``.
+        hands: for the end-effector error; those that are too far off are left out.
 
     Returns:
         ``val/critical_action_mse`` (the objective), ``val/critical_action_l1``,
         ``val/critical_energy_score``, the same squared error on frames anywhere
         (``val/action_mse``), all in units of the training deviation, and ``val/flow_loss``, the
         flow-matching loss at fixed noise and time over the horizon.
+
+        The objective's standard errors: ``val/critical_action_mse_se`` by the choice of episodes
+        (where there are several) and ``val/critical_action_mse_draw_se`` by the draws of noise.
+
+        For an R1Pro's action, over the critical frames: ``val/critical_base_mse`` and so on for each
+        part of the robot, ``val/gripper_timing_s`` where a gripper moves, ``val/eef_error_m``.
 
     Raises:
         ConfigError: the horizon is longer than the chunk.
@@ -114,17 +165,48 @@ def evaluate(learner: Learner, maker: BatchMaker, frames: EvaluationSet) -> dict
     actual = dataset.chunk_actions(rows, steps.count, steps.stride)
     # a step is left out where its last frame lies past the episode's end: what would follow is not known
     _, is_pad = dataset.chunk_rows(rows + steps.stride - 1, steps.count, steps.stride)
-    squared = frame_errors(predicted, actual, is_pad, scale)
-    absolute = frame_errors(predicted, actual, is_pad, scale, order=1)
-    energy = energy_scores(predicted, actual, is_pad, scale)
+    per_draw = draw_errors(predicted, actual, is_pad, scale)
     critical, everywhere = np.isin(rows, frames.critical), np.isin(rows, frames.everywhere)
-    return {
-        "val/critical_action_mse": float(squared[critical].mean()),
-        "val/critical_action_l1": float(absolute[critical].mean()),
-        "val/critical_energy_score": float(energy[critical].mean()),
-        "val/action_mse": float(squared[everywhere].mean()),
-        "val/flow_loss": float(flow[everywhere].mean()),
+    decisive = predicted[critical], actual[critical], is_pad[critical]
+    errors = {
+        "critical_action_mse": (critical, per_draw.mean(axis=1)[critical]),
+        "critical_action_l1": (critical, frame_errors(*decisive, scale, order=1)),
+        "critical_energy_score": (critical, energy_scores(*decisive, scale)),
+        "action_mse": (everywhere, per_draw.mean(axis=1)[everywhere]),
+        "flow_loss": (everywhere, flow[everywhere]),
     }
+    if knows_action(dataset):
+        groups = group_errors(*decisive, scale)
+        errors |= {f"critical_{group}_mse": (critical, values) for group, values in groups.items()}
+        timing = gripper_timing_errors(*decisive, steps.stride / dataset.fps)
+        moves = np.isfinite(timing)
+        if moves.any():
+            errors["gripper_timing_s"] = (np.flatnonzero(critical)[moves], timing[moves])
+    near = [hand for hand in hands if hand.chain.off_m <= MOST_OFF_M]
+    if near:
+        errors["eef_error_m"] = (critical, eef_errors(*decisive, near))
+    noise = {
+        "critical_action_mse_se": episode_standard_error(
+            per_draw.mean(axis=1)[critical], dataset.episode[rows[critical]]
+        ),
+        "critical_action_mse_draw_se": draw_standard_error(per_draw[critical]),
+    }
+    means = {name: float(values.mean()) for name, (_, values) in errors.items()}
+    known = means | {name: value for name, value in noise.items() if value is not None}
+    return Evaluation(
+        {f"{frames.part}/{name}": value for name, value in known.items()},
+        {
+            f"{frames.part}/{name}": _by_episode(dataset.episode[rows[where]], values)
+            for name, (where, values) in errors.items()
+        },
+    )
+
+
+def _by_episode(episode: NDArray[np.int64], values: NDArray[np.float64]) -> list[tuple[int, int, float]]:
+    return [
+        (int(number), int((episode == number).sum()), float(values[episode == number].mean()))
+        for number in np.unique(episode)
+    ]
 
 
 @torch.no_grad()

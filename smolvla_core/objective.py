@@ -101,11 +101,52 @@ def frame_errors(
         scale: (A,) unit of each dim.
         order: 2 for the squared error, 1 for the absolute.
     """
+    return draw_errors(predicted, actual, is_pad, scale, order).mean(axis=1)
+
+
+def draw_errors(
+    predicted: NDArray[np.float32],
+    actual: NDArray[np.float32],
+    is_pad: NDArray[np.bool_],
+    scale: NDArray[np.float64],
+    order: int = 2,
+) -> NDArray[np.float64]:
+    """Mean error of each frame and draw, shape (F, K); the arguments are those of :func:`frame_errors`."""
     difference = (predicted.astype(np.float64) - actual[:, None]) / scale
     error = np.abs(difference) ** order
     valid = ~is_pad[:, None, :, None]
-    count = valid.sum(axis=(1, 2, 3)) * error.shape[1] * error.shape[3]
-    return (error * valid).sum(axis=(1, 2, 3)) / count
+    count = valid.sum(axis=(2, 3)) * error.shape[3]
+    return (error * valid).sum(axis=(2, 3)) / count
+
+
+def episode_standard_error(values: NDArray[np.float64], episode: NDArray[np.int64]) -> float | None:
+    """Standard error of a mean over frames whose episodes are a sample of all that could be: None for one episode.
+
+    Frames of an episode are alike, so that episodes are what is resampled. This is the linear
+    approximation of that bootstrap, ``sqrt(E / (E - 1) sum_e (sum_i (v_i - mean))**2) / n``.
+
+    Args:
+        values: (F,) of each frame.
+        episode: (F,) which each frame is of.
+    """
+    _, member = np.unique(episode, return_inverse=True)
+    count = int(member.max()) + 1
+    if count < 2:
+        return None
+    sums = np.bincount(member, weights=values - values.mean())
+    return float(np.sqrt(count / (count - 1) * np.square(sums).sum()) / len(values))
+
+
+def draw_standard_error(per_draw: NDArray[np.float64]) -> float | None:
+    """Standard error of the score by its draws of noise, with the same frames: None for one draw.
+
+    Args:
+        per_draw: (F, K) error of each frame and draw; draws are independent between frames.
+    """
+    frames, draws = per_draw.shape
+    if draws < 2:
+        return None
+    return float(np.sqrt((per_draw.var(axis=1, ddof=1) / draws).sum()) / frames)
 
 
 def energy_scores(

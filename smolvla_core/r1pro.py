@@ -109,8 +109,31 @@ JOINTS: Mapping[str, range] = MappingProxyType(
 """Places within the ``joint_...`` keys, which hold all of the robot's joints."""
 
 ACTION_WIDTH = 23
-BASE_VELOCITY = (0, 1, 2)
+ACTION: Mapping[str, range] = MappingProxyType(
+    {
+        "base": range(0, 3),
+        "trunk": range(3, 7),
+        "arm_left": range(7, 14),
+        "gripper_left": range(14, 15),
+        "arm_right": range(15, 22),
+        "gripper_right": range(22, 23),
+    }
+)
+"""Dims of the action."""
+BASE_VELOCITY = tuple(ACTION["base"])
 """Action dims that are velocities; all others are positions to be at."""
+HANDS = ("left", "right")
+MOST_OFF_M = 0.02
+"""A chain that puts the hands further off than this is no measure of precision."""
+ACTION_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "base": ("base",),
+        "trunk": ("trunk",),
+        "arms": ("arm_left", "arm_right"),
+        "grippers": ("gripper_left", "gripper_right"),
+    }
+)
+"""Parts of the robot that an error is told of."""
 
 GRIPPER_KEYS = ("gripper_left_qpos", "gripper_right_qpos")
 EEF_POSITION_KEYS = ("eef_left_pos", "eef_right_pos")

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +20,30 @@ from smolvla_core.checkpoint import export_policy, load_state, read_state, save_
 from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.config import TrialConfig, load_config
 from smolvla_core.errors import DataError, DivergedError
-from smolvla_core.evaluate import evaluate
+from smolvla_core.evaluate import EpisodeErrors
 from smolvla_core.learner import Learner, StepStats
 from smolvla_core.schedule import learning_rate
 from smolvla_core.trial import Trial, prepare
 
 Save = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A trial at a report: what a report is handed as ``save``.
+
+    Attributes:
+        learner: the trial.
+        episodes: the report's errors by episode; empty without an evaluation.
+    """
+
+    learner: Learner
+    episodes: EpisodeErrors = field(default_factory=dict)
+
+    def __call__(self, folder: Path) -> None:
+        """Save the trial's state."""
+        save_state(self.learner, folder)
+
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,7 +51,7 @@ _LOG = logging.getLogger(__name__)
 class Report(Protocol):
     """Receives a trial's metrics; may call ``save(folder)`` to keep the trial's state."""
 
-    def __call__(self, metrics: Mapping[str, float], save: Save) -> None:
+    def __call__(self, metrics: Mapping[str, float], save: Snapshot) -> None:
         """Take one report."""
 
 
@@ -61,7 +79,7 @@ def train(
         config: the trial.
         report: called at each of ``eval.at`` (the first step at or past it) and at the end, with
             training and validation metrics, and every ``runtime.log_every_samples`` between them
-            with the training metrics alone.
+            with the training metrics alone. With ``eval.test`` the end's report has test metrics too.
         restore: a state saved by an earlier run of the same configuration; training continues to
             the same numbers as if it had not been interrupted.
         stop: asked after every step; true ends the run with a last report.
@@ -93,11 +111,16 @@ def _loop(config: TrialConfig, trial: Trial, report: Report, stop: Callable[[], 
         due = bool(evaluations) and learner.samples_seen >= evaluations[0]
         if due:
             evaluations = [at for at in evaluations if at > learner.samples_seen]
-            metrics = meter.flush(learner) | evaluate(learner, trial.maker, trial.frames)
-            report(metrics, lambda folder: save_state(learner, folder))
+            metrics, found = meter.flush(learner), [trial.scores()]
+            if config.eval.test and learner.samples_seen >= budget:
+                found.append(trial.scores("test"))
+            episodes: EpisodeErrors = {}
+            for evaluation in found:
+                metrics, episodes = metrics | evaluation.metrics, episodes | evaluation.episodes
+            report(metrics, Snapshot(learner, episodes))
             meter.restart_clock()
         elif stopped or meter.samples(learner) >= config.runtime.log_every_samples:
-            report(meter.flush(learner), lambda folder: save_state(learner, folder))
+            report(meter.flush(learner), Snapshot(learner))
     return TrainResult(metrics, learner.samples_seen, learner.step_count, stopped)
 
 

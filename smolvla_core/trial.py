@@ -14,8 +14,9 @@ from smolvla_core.data.mixture import Mixture
 from smolvla_core.data.sampler import Curriculum, SampleStream, plan_curriculum
 from smolvla_core.data.subsample import subsample
 from smolvla_core.errors import ConfigError
-from smolvla_core.evaluate import EvaluationSet, evaluation_set
+from smolvla_core.evaluate import Evaluation, EvaluationSet, Part, evaluation_set, score
 from smolvla_core.interface import Interface, resolve_interface
+from smolvla_core.kinematics import HandChain, hand_chains
 from smolvla_core.learner import Learner
 from smolvla_core.objective import scored_steps
 from smolvla_core.policy import check_policy
@@ -45,6 +46,8 @@ class Inputs(Source):
 
     split: Split
     frames: EvaluationSet
+    test_frames: EvaluationSet | None = None
+    """Those of ``eval.test``; None, and nothing of a test episode is looked at, unless it is set."""
     others: tuple[Source, ...] = ()
     """Datasets that are trained beside it, with all their episodes."""
 
@@ -61,8 +64,22 @@ class Trial:
     frames: EvaluationSet
     others: tuple[tuple[BatchMaker, SampleStream], ...] = ()
     """Of the datasets that are trained beside the main one."""
+    test_frames: EvaluationSet | None = None
+    hands: tuple[HandChain, ...] = ()
+    """Chains of the hands, for the end-effector error."""
     cache_lines: tuple[str, ...] = ()
     """What is to be said about the cache."""
+
+    def scores(self, part: Part = "val") -> Evaluation:
+        """Score the policy as it is now on one part of the held-out episodes.
+
+        Raises:
+            ConfigError: the test episodes, without ``eval.test``.
+        """
+        frames = self.frames if part == "val" else self.test_frames
+        if frames is None:
+            raise ConfigError("eval.test is false, so that the test episodes are not looked at; set it to true")
+        return score(self.learner, self.maker, frames, self.hands)
 
     def training(self, first: int, count: int) -> tuple[Batch, ...]:
         """Samples ``first .. first + count`` of the run, in one part for each dataset that they are of."""
@@ -89,6 +106,7 @@ def resolve(config: TrialConfig) -> Inputs:
         **vars(main),
         split=split,
         frames=evaluation_set(config, dataset, split),
+        test_frames=evaluation_set(config, dataset, split, "test") if config.eval.test else None,
         others=tuple(_companion(config, number, main, split) for number in range(1, len(config.data.train))),
     )
 
@@ -175,4 +193,16 @@ def prepare(config: TrialConfig) -> Trial:
 
     maker, stream = feed(inputs, 0, len(inputs.frames.rows))
     others_fed = tuple(feed(source, number) for number, source in enumerate(inputs.others, start=1))
-    return Trial(inputs.dataset, inputs.split, learner, maker, stream, inputs.frames, others_fed, cache.ready())
+    hands = hand_chains(config, inputs.dataset, inputs.split.train)
+    return Trial(
+        inputs.dataset,
+        inputs.split,
+        learner,
+        maker,
+        stream,
+        inputs.frames,
+        others_fed,
+        inputs.test_frames,
+        hands,
+        cache.ready(),
+    )

@@ -2,7 +2,8 @@
 
 Its optimum is planted: ``weighting.alpha`` 1.3, ``optim.lr`` 3e-4, ``optim.batch_size`` 16. It
 reports, checkpoints and resumes as ``tune.trainable.smolvla_trainable`` does, and takes faults from
-files in the folder that the environment variable ``STUB_FAULTS`` names.
+files in the folder that the environment variable ``STUB_FAULTS`` names. It has four validation and three
+test episodes.
 """
 
 import json
@@ -17,7 +18,7 @@ import numpy as np
 from ray import tune as ray_tune
 
 from tune.spec import SearchSpec
-from tune.trainable import trial_config
+from tune.trainable import EPISODES, trial_config
 
 METRIC = "val/critical_action_mse"
 BEST = {"weighting.alpha": 1.3, "optim.lr": 3e-4, "optim.batch_size": 16}
@@ -29,10 +30,17 @@ def distance(alpha: float, lr: float, batch_size: int) -> float:
     return 0.3 * (alpha - 1.3) ** 2 + 0.4 * math.log10(lr / 3e-4) ** 2 + 0.1 * abs(math.log2(batch_size / 16))
 
 
-def score(alpha: float, lr: float, batch_size: int, samples: int) -> float:
+def score(alpha: float, lr: float, batch_size: int, samples: int, seed: int = 0) -> float:
     """A falling curve above the point's distance, with noise that is fixed by its arguments."""
-    rng = np.random.default_rng([int(alpha * 1e6), int(lr * 1e9), batch_size, samples])
+    rng = np.random.default_rng([int(alpha * 1e6), int(lr * 1e9), batch_size, samples, *([seed] if seed else [])])
     return 0.2 + distance(alpha, lr, batch_size) + math.exp(-samples / 200) + 0.01 * rng.standard_normal()
+
+
+def by_episode(value: float, part: str) -> dict[str, list[tuple[int, int, float]]]:
+    """The episodes' errors behind a value: some are hard and some easy, whoever is scored on them."""
+    hardness = {"val": (0.4, 0.8, 1.2, 1.6), "test": (0.5, 1.0, 1.5)}[part]
+    rows = [(number, 10, value * share) for number, share in enumerate(hardness)]
+    return {f"{part}/critical_action_mse": rows}
 
 
 def stub_trainable(config: dict[str, Any]) -> None:
@@ -49,12 +57,17 @@ def stub_trainable(config: dict[str, Any]) -> None:
             continue
         if faults is not None:
             _suffer(faults, trial.optim.batch_size, samples)
-        value = score(*point, samples)
+        value = score(*point, samples, trial.runtime.seed)
         if faults is not None and (faults / f"nan_{trial.optim.batch_size}").exists():
             value = math.nan
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "stub.json").write_text(json.dumps({"samples": samples}))
             report = {METRIC: value, "samples_seen": samples, "step": samples // point[2], "train/loss": value}
+            report["train/samples_per_s"] = 100.0 * point[2] / 8
+            report[EPISODES] = by_episode(value, "val")
+            if trial.eval.test and samples == trial.optim.samples:
+                report["test/critical_action_mse"] = value
+                report[EPISODES] |= by_episode(value, "test")
             ray_tune.report(report, checkpoint=ray_tune.Checkpoint.from_directory(folder))
 
 

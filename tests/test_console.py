@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tune.console import Events, counted, duration, format_params, say_line
+from tune.records import TrialRecord
 
 METRIC = "val/critical_action_mse"
 
@@ -79,7 +80,7 @@ def test_a_report_without_the_metric_says_nothing():
 
 def test_the_best_so_far_goes_on_after_a_resume():
     heard = Heard()
-    heard.events.recall(0, 0.5)
+    heard.events.recall(TrialRecord(0, None, {}, {}, 0.0), {100: 0.5})
     assert not heard.report(0, 0.6).endswith("best so far")
     assert heard.report(1, 0.4).endswith("best so far")
 

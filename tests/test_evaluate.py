@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from smolvla_core.critical import critical_frames
+from smolvla_core.errors import ConfigError
 from smolvla_core.evaluate import evaluate, evaluation_set
 from smolvla_core.forward import Answer
+from smolvla_core.schedule import learning_rate
+from smolvla_core.train import train
 from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 
@@ -115,3 +118,85 @@ def test_behavior_data_uses_its_annotations(eggs_root, cache_dir):
     for row in critical_frames(config, trial.dataset, trial.split.val).rows:
         frame, episode = trial.dataset.frame[row], int(trial.dataset.episode[row])
         assert any(span.start <= frame < span.stop for span in manipulation_spans(spans[episode]))
+
+
+def test_trained_trials_score_the_same_actions_the_same(eggs_root, cache_dir):
+    found = []
+    for chunk_size, alpha in ((12, 0.0), (12, 2.0), (20, 0.0), (20, 2.0)):
+        trial = prepare(
+            tiny_trial(
+                eggs_root,
+                cache_dir,
+                state__preset="top32",
+                policy__chunk_size=chunk_size,
+                weighting__alpha=alpha,
+                eval__horizon_s=0.4,
+            )
+        )
+        for step in range(2):
+            trial.learner.step(trial.training(4 * step, 4), learning_rate(trial.learner.config.optim, 4 * step))
+        own = trial.scores()
+        answer_with(trial, lambda noise: 0.1 * noise)
+        found.append((own.metrics["val/critical_action_mse"], trial.scores()))
+    assert len({own for own, _ in found}) == 4  # they have learned different things
+    for _, same in found[1:]:
+        actions_alone = {key: value for key, value in same.metrics.items() if key != "val/flow_loss"}
+        expected = {key: value for key, value in found[0][1].metrics.items() if key != "val/flow_loss"}
+        assert actions_alone == pytest.approx(expected, rel=1e-6)
+
+
+def test_companions_are_told_of_an_r1pro_and_of_no_other(eggs_root, generic_root, cache_dir):
+    eggs = tiny_trial(eggs_root, cache_dir, state__preset="top32", eval__horizon_s=0.3, eval__frames=64)
+    found = prepare(eggs).scores().metrics
+    parts = {"base": 3, "trunk": 4, "arms": 14, "grippers": 2}
+    together = sum(dims * found[f"val/critical_{part}_mse"] for part, dims in parts.items()) / 23
+    assert together == pytest.approx(found["val/critical_action_mse"])
+    assert 0 < found["val/eef_error_m"] < 3
+    assert 0 <= found["val/gripper_timing_s"] <= 0.3
+    other = prepare(tiny_trial(generic_root, cache_dir)).scores().metrics
+    assert not {"val/critical_arms_mse", "val/eef_error_m", "val/gripper_timing_s"} & set(other)
+
+
+def test_errors_by_episode_average_to_the_metrics(eggs_root, cache_dir):
+    config = tiny_trial(eggs_root, cache_dir, state__preset="top32", eval__horizon_s=0.3, eval__frames=16)
+    config = config.with_values({"data.val_fraction": 0.5})
+    trial = prepare(config)
+    found = trial.scores()
+    assert set(found.episodes) == {key for key in found.metrics if not key.endswith("_se")}
+    for key, rows in found.episodes.items():
+        episodes, counts, means = zip(*rows, strict=True)
+        assert set(episodes) <= set(trial.split.val)
+        assert np.average(means, weights=counts) == pytest.approx(found.metrics[key])
+    assert found.metrics["val/critical_action_mse_se"] > 0
+    assert found.metrics["val/critical_action_mse_draw_se"] > 0
+
+
+def test_test_episodes_are_scored_once_at_the_end_and_only_where_asked_for(eggs_root, cache_dir, monkeypatch):
+    looked_at = []
+    from smolvla_core.data.batch import BatchMaker
+
+    original = BatchMaker.validation
+    monkeypatch.setattr(
+        BatchMaker, "validation", lambda self, rows, *rest: looked_at.extend(rows) or original(self, rows, *rest)
+    )
+    reports = []
+
+    def report(metrics, save):
+        reports.append((metrics, save.episodes))
+
+    config = tiny_trial(eggs_root, cache_dir, state__preset="top32", eval__horizon_s=0.3, eval__at=[8])
+    test = set(prepare(config).split.test)
+    dataset = prepare(config).dataset
+    train(config, report)
+    assert not test & set(dataset.episode[looked_at])
+    assert not [key for metrics, _ in reports for key in metrics if key.startswith("test/")]
+    with pytest.raises(ConfigError, match="eval.test is false"):
+        prepare(config).scores("test")
+
+    plain = [metrics for metrics, _ in reports if "val/critical_action_mse" in metrics]
+    reports.clear()
+    train(config.with_values({"eval.test": True}), report)
+    scored = [metrics for metrics, _ in reports if "val/critical_action_mse" in metrics]
+    assert [m["val/critical_action_mse"] for m in scored] == [m["val/critical_action_mse"] for m in plain]
+    assert ["test/critical_action_mse" in metrics for metrics in scored] == [False, True]
+    assert {row[0] for row in reports[-1][1]["test/critical_action_mse"]} == test

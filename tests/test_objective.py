@@ -8,7 +8,10 @@ from smolvla_core.errors import ConfigError
 from smolvla_core.objective import (
     ScoredSteps,
     choose_frames,
+    draw_errors,
+    draw_standard_error,
     energy_scores,
+    episode_standard_error,
     error_scale,
     evaluation_noise,
     frame_errors,
@@ -95,3 +98,30 @@ def test_predictions_at_the_scored_stamps():
 
 def test_noise_of_a_stride_is_that_of_its_time_stamps():
     assert np.array_equal(evaluation_noise(0, 5, 1, 30, 4)[::3], evaluation_noise(0, 5, 1, 10, 4, stride=3))
+
+
+def test_errors_of_each_draw_average_to_those_of_the_frame():
+    rng = np.random.default_rng(0)
+    predicted, actual = rng.normal(size=(3, 2, 4, 5)).astype("f4"), rng.normal(size=(3, 4, 5)).astype("f4")
+    pad = np.array([[False] * 4, [False, True, True, True], [False, False, True, True]])
+    per_draw = draw_errors(predicted, actual, pad, np.ones(5))
+    assert per_draw.shape == (3, 2)
+    assert per_draw[1, 0] == pytest.approx(np.square(predicted[1, 0, 0] - actual[1, 0]).mean())
+    assert per_draw.mean(axis=1) == pytest.approx(frame_errors(predicted, actual, pad, np.ones(5)))
+
+
+def test_the_standard_error_by_episodes_by_hand_and_as_a_bootstrap_gives_it():
+    # episode means 1 and 3 around 2: sqrt(2 / 1 * (2 ** 2 + 2 ** 2)) / 4
+    assert episode_standard_error(np.array([1.0, 1.0, 3.0, 3.0]), np.array([4, 4, 9, 9])) == pytest.approx(1.0)
+    assert episode_standard_error(np.array([1.0, 2.0]), np.array([4, 4])) is None
+    rng = np.random.default_rng(0)
+    episode = np.repeat(np.arange(30), rng.integers(5, 20, size=30))
+    values = rng.normal(size=30)[episode] + rng.normal(size=len(episode))
+    means = [np.concatenate([values[episode == e] for e in rng.integers(0, 30, size=30)]).mean() for _ in range(4000)]
+    assert episode_standard_error(values, episode) == pytest.approx(np.std(means) * np.sqrt(30 / 29), rel=0.05)
+
+
+def test_the_standard_error_by_draws():
+    # each frame's mean of two draws has variance 2 / 2, the mean of both frames half of that
+    assert draw_standard_error(np.array([[0.0, 2.0], [5.0, 3.0]])) == pytest.approx(np.sqrt(0.5))
+    assert draw_standard_error(np.ones((4, 1))) is None

@@ -137,6 +137,42 @@ def test_a_curriculum_whose_late_stage_begins_after_the_first_rung_is_decided_la
     assert late_knobs(make(search=search)) == ({} if late is None else dict.fromkeys(search, reason))
 
 
+def test_the_finalists_are_in_the_plan():
+    def told(facts=FACTS, **sections):
+        lines = lines_of(make(9, warm=2, budget={"trials": 9, "hours": 5}, **sections), facts)
+        start = next(number for number, line in enumerate(lines) if line.startswith("Finalists"))
+        return lines[start : lines.index("", start)]
+
+    assert told() == [
+        "Finalists: none, so that no gain is measured on test episodes",
+        "  add e.g. finalists: {k: 2, seeds: 3}",
+    ]
+    many = Facts(FACTS.dataset, {**FACTS.objective, "test_episodes": 20})
+    assert told(many, finalists={"k": 2, "seeds": 3}) == [
+        "Finalists: trained again to 900 samples, and scored once on test episodes",
+        "  the best 2 trials and point_0, point_1, with 3 seeds each: 12 trainings,",
+        "    10,800 samples more",
+        "  within the 5 hours: the search keeps time for them, at most half of it",
+    ]
+    few = "\n".join(told(Facts(FACTS.dataset, {**FACTS.objective, "test_episodes": 2}), finalists={"k": 1, "seeds": 1}))
+    assert "few: 2 test episodes can show a large gain only" in few
+    assert "the best trial and point_0, point_1, with 1 seed each: 3 trainings" in few
+    assert "with one seed, the noise of training is in no interval" in few
+
+
+def test_what_cannot_be_known_of_the_objective_is_said():
+    def told(**objective):
+        return "\n".join(lines_of(make(), Facts(FACTS.dataset, {**FACTS.objective, **objective})))
+
+    assert "few: trials are compared on 1 episode; what another choice would change is not known" in told(
+        scored_episodes=1
+    )
+    assert "few:" not in told(scored_episodes=20)
+    assert "Hands      placed from the joints by a calibrated chain, 0.4 mm off\n" in told(eef_off_m=4e-4)
+    too_far = " ".join(told(eef_off_m=0.035).split())
+    assert "35.0 mm off, which is too much: its error is left out" in too_far
+
+
 def test_the_whole_plan_as_it_is_read(tmp_path):
     spec = make(
         10,
@@ -155,6 +191,7 @@ Study eggs: 10 trials in at most 1 hour, to minimise val/critical_action_mse
 Data       /data/eggs
            12 episodes, 1,435 frames at 30 Hz
            9 to train, 2 to validate, 1 kept for the final test
+           few: trials are compared on 2 episodes
 Objective  24 critical frames (rule: annotation), 1 prediction each, over 1 s
 Policy     tiny; trains its expert on 900 samples in a whole trial
 
@@ -171,6 +208,9 @@ Rungs: trials are compared at each, and about 1 in 3 goes on (ASHA)
   300 samples   reached by about 5 of 10
   900 samples   reached by about 3 of 10
   about 4,020 samples in all, 45% of 10 whole trials
+
+Finalists: none, so that no gain is measured on test episodes
+  add e.g. finalists: {k: 2, seeds: 3}
 
 Decided late: they hardly act before the first rung, so it cannot judge them
   optim.schedule: cosine has lowered the learning rate by 3.0% there

@@ -574,6 +574,14 @@ def test_what_is_sound_is_described(bench):
     assert facts.cache.folder == str(bench.cache_dir / "features")
 
 
+def test_finalists_need_test_episodes_that_can_be_scored(bench):
+    bench.write()
+    with pytest.raises(UserError, match=r"--set: finalists: would be compared on 1 test episode, from which no interv"):
+        preflight(*load_spec(bench.file, ["finalists={k: 1}"]))
+    facts = preflight(*load_spec(bench.file, ["finalists={k: 1}", "data.test_fraction=0.4"]))
+    assert facts.objective["test_episodes"] == 2
+
+
 def test_a_v21_dataset_is_converted_once_and_then_sound(bench):
     bench.write(data="legacy", trial={"policy.chunk_size": 8}, search=FIXED_CHUNK)
     before = bench._listing()
@@ -595,7 +603,8 @@ def test_no_weights_are_read(bench, monkeypatch):
 def test_the_real_search_is_sound_on_the_imported_layout(bench, lookalike, monkeypatch, cache_dir):
     monkeypatch.setenv("EGGS_DATA", str(bench.datasets["eggs"]))
     spec, source = load_spec(
-        SPACES / "easter_eggs.yaml", [f"policy.pretrained={lookalike}", f"data.cache_dir={cache_dir}"]
+        SPACES / "easter_eggs.yaml",
+        [f"policy.pretrained={lookalike}", f"data.cache_dir={cache_dir}", "data.test_fraction=0.3"],
     )
     facts = preflight(spec, source)
     assert facts.objective["critical_rule"] == "annotation"

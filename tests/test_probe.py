@@ -5,7 +5,16 @@ import ray
 
 from tests.core_fixtures import tiny_trial
 from tune.plan import expected_samples
-from tune.probe import Measured, measure, points_to_measure, probe, probe_lines, search_seconds, trial_seconds
+from tune.probe import (
+    Measured,
+    finalist_seconds,
+    measure,
+    points_to_measure,
+    probe,
+    probe_lines,
+    search_seconds,
+    trial_seconds,
+)
 from tune.spec import SearchSpec
 
 GIB = 2**30
@@ -84,6 +93,22 @@ def test_a_budget_of_hours_that_will_not_do_is_said(hours, words):
     lines = list(probe_lines(spec, {"slow": SLOW, "fast": FAST}, 1))  # 108 s and 61.5 s
     warnings = [line for line in lines if line.startswith("Warning")]
     assert warnings == ([] if words is None else [words])
+
+
+def test_finalists_are_counted_in_the_hours_and_the_cost():
+    spec = make(budget={"trials": 3, "hours": 0.05}, resources={"cost_per_hour": 36}, finalists={"k": 2, "seeds": 3})
+    without = make(budget={"trials": 3, "hours": 0.05}, resources={"cost_per_hour": 36})
+    whole = spec.samples / SLOW.samples_per_s + len(spec.rungs) * SLOW.evaluation_s + SLOW.start_s
+    assert finalist_seconds(spec, SLOW, 1) == pytest.approx(6 * whole)
+    assert finalist_seconds(spec, SLOW, 4) == pytest.approx(2 * whole)
+    assert finalist_seconds(without, SLOW, 1) == 0
+    lines = list(probe_lines(spec, {"slow": SLOW}, 1))
+    assert any(line.startswith("The finalists: about ") for line in lines)
+    assert any(line.endswith("fewer trials will run then, and perhaps not all finalists") for line in lines)
+    assert not any("Warning" in line for line in probe_lines(without, {"slow": SLOW}, 1))
+    cost, alone = (next(line for line in probe_lines(s, {"slow": SLOW}, 1) if "Cost" in line) for s in (spec, without))
+    paid, paid_alone = (float(line.split()[2].rstrip(",")) for line in (cost, alone))
+    assert paid == pytest.approx(paid_alone + 36 * 6 * whole / 3600, abs=0.02)
 
 
 def test_a_point_that_could_not_be_measured_is_told_and_left_out():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from smolvla_core.errors import DataError
-from tune.records import Records, Result
+from tune.records import FINALISTS, Records, Result
 
 PARAMS = {"optim.lr": 1e-4, "optim.batch_size": 8, "policy.train_expert_only": True, "optim.ema_decay": None}
 CONFIG = {"optim": {"lr": 1e-4}}
@@ -268,5 +268,20 @@ def test_a_session_line_that_was_cut_off_is_dropped(records):
     path.write_bytes(path.read_bytes() + b'{"time": 17')
     assert records.start_session() == 2
     assert [set(json.loads(line)) for line in path.read_text().splitlines() if line.endswith("}")] == [
-        {"time", "pid"}
+        {"time", "pid", "code", "resources"}
     ] * 2
+
+
+def test_finalists_are_recorded_beside_the_trials_and_count_in_the_seconds(records, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    records.start_session()
+    records.start_trial(0, None, {}, {})
+    monkeypatch.setattr("time.time", lambda: 1060.0)
+    finalists = Records(records.run_dir, FINALISTS)
+    finalists.start_trial(0, "seed_baseline", {"runtime.seed": 1}, {})
+    rows = {"test/critical_action_mse": [[3, 10, 0.5]]}
+    finalists.add_result(0, Result({"samples_seen": 900, "test/critical_action_mse": 0.5}, episodes=rows))
+    assert [trial.name for trial in records.trials()] == [None]
+    (again,) = Records(records.run_dir, FINALISTS).trials()
+    assert (again.name, again.results[0].episodes) == ("seed_baseline", rows)
+    assert records.seconds_used() == finalists.seconds_used() == 60

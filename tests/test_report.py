@@ -163,7 +163,7 @@ PYTHON = python_command()
 
 def test_the_last_words_of_a_study():
     lines = closing_lines(
-        make_summary(checkpoint="runs/eggs/best", config="runs/eggs/best.yaml"),
+        make_summary(checkpoint="runs/eggs/best", config="runs/eggs/best.yaml", report="runs/eggs/report.html"),
         "python -m mlflow ui --backend-store-uri sqlite:///runs/mlflow.db",
     )
     assert (
@@ -177,6 +177,7 @@ Best trial      4
   objective     val/critical_action_mse 0.6 at 300 samples
   improvement   25.0% better than seed_baseline (0.8)
 MLflow          python -m mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
+Report          runs/eggs/report.html
 Checkpoint      runs/eggs/best
 Train it again  {PYTHON} -m smolvla_core.train runs/eggs/best.yaml"""
     )

@@ -142,10 +142,14 @@ def test_a_damaged_specification_is_named_by_its_file(tmp_path, text, words):
     assert "\n" not in line
 
 
-def test_a_study_is_resumed_with_the_budget_and_resources_of_now(tmp_path):
+def test_a_study_is_resumed_with_the_budget_finalists_and_resources_of_now(tmp_path):
     folder = started(tmp_path, "eggs-20260131-120000")
     now = spec_in(
-        tmp_path, budget={"trials": 20, "hours": 5}, resources={"gpus": 1, "cpus": 4}, max_concurrent=3
+        tmp_path,
+        budget={"trials": 20, "hours": 5},
+        resources={"gpus": 1, "cpus": 4},
+        max_concurrent=3,
+        finalists={"k": 2, "seeds": 3},
     )  # fmt: skip
     assert resumed_spec(folder, now, 0) == now
     assert resumed_spec(folder, None, 0) == spec_in(tmp_path)

@@ -102,7 +102,7 @@ class Life:
             if used in seen:
                 continue
             value = error_of(params, used)
-            if used == 30 and params["batch"] == 32 and params["chunk"] == 40:
+            if used == 30 and params["batch"] == 32:
                 self.search.on_trial_complete(trial_id, {"samples_seen": used, FAILURE: "out of memory"})
                 self._record(self.outcomes, number, "failed")
                 return
@@ -456,9 +456,9 @@ def test_evaluated_points_take_no_warm_start_s_turn(tmp_path):
 
 def test_evaluated_points_are_learned_from():
     search = make({"x": FloatDistribution(0.0, 1.0)})
-    for x in (0.02 * n for n in range(50)):
+    for x in (0.03, 0.17, 0.36, 0.51, 0.66, 0.97):
         search.add_evaluated_point({"x": x}, (x - 0.8) ** 2)
-    assert all(abs(search.suggest(str(n))["x"] - 0.8) < 0.25 for n in range(5))
+    assert sum(0.66 < search.suggest(str(n))["x"] < 0.97 for n in range(4)) >= 3
 
 
 # --- Optuna's database

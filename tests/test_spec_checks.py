@@ -48,6 +48,22 @@ MISTAKES = {
         8,
         "trial.eval.at: is set by the rungs of 'asha'; remove it",
     ),
+    "trials scored on test episodes": (
+        {8: "  eval: {test: true}"},
+        8,
+        "trial.eval.test: would score every trial on the test episodes, which are kept for the finalists; remove it",
+    ),
+    "searched test": (
+        {10: "  eval.test: {type: categorical, choices: [true, false]}"},
+        10,
+        "search.eval.test: cannot be searched: how trials are scored is the same for all trials",
+    ),
+    "finalists without test episodes": (
+        {3: "  data: {train: [{root: /data/eggs}], test_fraction: 0}", 39: "seed: 0\nfinalists: {k: 2}"},
+        40,
+        "finalists: are scored on test episodes, and data.test_fraction is 0; set it above 0, or remove the finalists",
+    ),
+    "no finalists": ({39: "finalists: {k: 0}"}, 39, "finalists.k: got 0; input should be greater than or equal to 1"),
     "wrong fixed value": ({7: "    lr: fast"}, 7, "trial.optim.lr: got 'fast'; input should be a valid number"),
     "negative fixed value": ({7: "    lr: -1"}, 7, "trial.optim.lr: got -1; input should be greater than 0"),
     "fixed values at odds": (

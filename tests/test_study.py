@@ -203,10 +203,10 @@ def driver(tmp_path: Path, changes: dict, *rest: str, faults: Path | None = None
     return subprocess.Popen([*command, *rest], cwd=ROOT, env=environment, start_new_session=True)
 
 
-def wait_for_reports(run_dir: Path, count: int, process: subprocess.Popen) -> None:
+def wait_for_reports(run_dir: Path, count: int, process: subprocess.Popen, kind: str = "trials") -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        reports = sum(len(f.read_text().splitlines()) for f in run_dir.glob("trials/*/results.jsonl"))
+        reports = sum(len(f.read_text().splitlines()) for f in run_dir.glob(f"{kind}/*/results.jsonl"))
         if reports >= count:
             return
         time.sleep(0.05)

@@ -1,11 +1,12 @@
 """The best trial is compared at equal budgets only, and so is its gain."""
 
 import json
+import re
 
 import pytest
 
 from tune.records import Outcome, Result, TrialRecord
-from tune.summary import Scored, Summary, best_trial, scored, summarize
+from tune.summary import Scored, Summary, best_trial, ranked, scored, summarize
 
 METRIC = "val/critical_action_mse"
 RUNGS = (100, 300, 900)
@@ -139,3 +140,56 @@ def test_the_summary_survives_json_with_its_gain():
     assert document["gain"] == pytest.approx(2 / 7)
     assert document["reason"] == "out of time"
     assert Summary("eggs", METRIC, "min", "failed", None, None, None, {}, 0, 0.0).to_dict()["gain"] is None
+
+
+def by_episode(number, at, state="complete", name=None):
+    """A record with errors by episode: samples -> the error of each."""
+    results = []
+    for samples, errors in at.items():
+        rows = {METRIC: [(episode, 10, error) for episode, error in enumerate(errors)]}
+        mean = sum(errors) / len(errors)
+        results.append(Result({"samples_seen": samples, METRIC: mean}, episodes=rows))
+    return TrialRecord(number, name, {"optim.lr": 0.1}, {}, 0.0, tuple(results), Outcome(state))
+
+
+def test_gains_are_paired_with_the_baseline_at_every_rung_that_both_have_reached():
+    base = by_episode(0, {100: (0.5, 4.0, 1.5), 300: (0.4, 3.2, 1.2), 900: (0.3, 2.4, 0.9)}, name="seed_baseline")
+    better = by_episode(1, {128: (0.45, 3.6, 1.35), 320: (0.2, 1.6, 0.6)}, "pruned")
+    worse = by_episode(2, {100: (0.6, 4.4, 1.2)}, "pruned")
+    found = summary_of(base, better, worse).gains
+    assert [(gain["trial"], gain["rung"], gain["episodes"]) for gain in found] == [
+        (1, 100, 3),
+        (2, 100, 3),
+        (1, 300, 3),
+    ]
+    # episodes differ eightfold, the gain does not
+    assert [found[0][key] for key in ("mean", "low", "high")] == pytest.approx([0.1, 0.1, 0.1])
+    assert found[2]["mean"] == pytest.approx(0.5)
+    assert found[1]["low"] < 0 < found[1]["high"]
+    assert json.loads(json.dumps(summary_of(base, better).to_dict()))["gains"][0]["trial"] == 1
+
+
+def test_the_gain_s_noise_is_said_with_it():
+    base = by_episode(0, {900: (0.5, 4.0, 1.5)}, name="seed_baseline")
+    sure = summary_of(base, by_episode(1, {900: (0.45, 3.5, 1.36)}))
+    assert re.fullmatch(r"; 95 % interval \d+\.\d to \d+\.\d % over 3 episodes", sure.gain_noise)
+    assert summary_of(base, by_episode(1, {900: (0.6, 3.0, 1.6)})).gain_noise.startswith("; within noise, 95 % inter")
+    alone = summary_of(by_episode(0, {900: (1.0,)}, name="seed_baseline"), by_episode(1, {900: (0.5,)}))
+    assert alone.gain_noise == "; one validation episode, so its noise is not known"
+    assert summary_of(base).gain_noise == summary_of(WHOLE, BETTER).gain_noise == ""
+
+
+def test_a_gain_needs_the_same_episodes_and_a_baseline():
+    base = by_episode(0, {100: (0.5, 1.0)}, name="seed_baseline")
+    other = by_episode(1, {100: (0.5, 1.0, 2.0)})
+    assert summary_of(base, other).gains == []
+    assert summary_of(other, by_episode(2, {100: (0.5, 1.0, 1.0)})).gains == []
+    assert summary_of(WHOLE, BETTER).gains == []  # recorded without episodes
+    (alone,) = summary_of(by_episode(0, {100: (1.0,)}, name="seed_baseline"), by_episode(1, {100: (0.5,)})).gains
+    assert (alone["mean"], alone["low"], alone["high"]) == (0.5, None, None)
+
+
+def test_trials_are_ranked_by_how_far_they_have_come_then_by_their_value():
+    lost = trial(5, {900: 0.1}, "failed")
+    order = ranked([WHOLE, STOPPED_LOW, BETTER, trial(3, {100: 0.9, 300: 0.3}, "pruned"), lost], METRIC, "min", RUNGS)
+    assert [each.number for each in order] == [2, 0, 3, 1]

@@ -212,6 +212,87 @@ def test_an_earlier_best_trial_loses_its_tag(run_dir, client):
     assert [number for number, run in trials.items() if run.data.tags.get("best")] == [0]
 
 
+def policy(run_dir: Path) -> Path:
+    folder = run_dir / "best"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.safetensors").write_text("weights", encoding="utf-8")
+    return folder
+
+
+def a_study_with_a_winner(run_dir: Path, number: int, rung: int = 3000, resume: bool = False, **summary) -> Outbox:
+    outbox = Outbox("store")
+    tracker = start(run_dir, resume=resume, outbox=outbox)
+    tracker.start_trial(number, None, {"optim.batch_size": 8}, CONFIG)
+    tracker.end_trial(number, "complete", None)
+    best = {"number": number, "value": 0.5 - number / 10, "rung": rung}
+    told = {"study": "eggs", "state": "complete", "checkpoint": str(policy(run_dir)), "best": best}
+    tracker.end_study(SUMMARY | told | summary)
+    return outbox
+
+
+def versions_of(client: MlflowClient) -> dict[str, str]:
+    """Version -> number of its trial."""
+    found = client.search_model_versions("name = 'eggs'")
+    return {str(one.version): one.tags["trial.number"] for one in found}
+
+
+def test_the_winner_is_a_registered_model_once_however_often_the_study_is_resumed(run_dir, client, tmp_path):
+    a_study_with_a_winner(run_dir, 1)
+    a_study_with_a_winner(run_dir, 1, resume=True)
+    assert versions_of(client) == {"1": "1"}
+    champion = client.get_model_version_by_alias("eggs", "champion")
+    parent, trials = runs_of(client)
+    assert champion.run_id == trials[1].info.run_id
+    assert champion.source == f"runs:/{champion.run_id}/policy/3000_samples"
+    weights = client.download_artifacts(champion.run_id, "policy/3000_samples/model.safetensors", str(tmp_path))
+    assert Path(weights).read_text() == "weights"
+    assert trials[1].data.tags["checkpoint"] == str(run_dir / "best")
+    note = parent.data.tags["mlflow.note.content"]
+    assert "Registered model: [eggs, version 1](#/models/eggs/versions/1), alias `champion`" in note
+
+
+def test_another_winner_is_another_version_and_takes_the_alias(run_dir, client):
+    a_study_with_a_winner(run_dir, 1)
+    a_study_with_a_winner(run_dir, 2, resume=True)
+    assert versions_of(client) == {"1": "1", "2": "2"}
+    assert client.get_model_version_by_alias("eggs", "champion").version == 2
+    _, trials = runs_of(client)
+    assert [number for number, run in trials.items() if "checkpoint" in run.data.tags] == [2]
+
+
+def test_only_a_finished_study_with_a_policy_is_registered(run_dir, client):
+    a_study_with_a_winner(run_dir, 1, state="interrupted")
+    a_study_with_a_winner(run_dir, 1, resume=True, checkpoint=None)
+    assert versions_of(client) == {}
+
+
+@pytest.mark.parametrize("code", ["FEATURE_DISABLED", "ENDPOINT_NOT_FOUND"])
+def test_a_store_without_a_registry_loses_nothing_else(run_dir, client, monkeypatch, caplog, code):
+    from mlflow.protos.databricks_pb2 import ErrorCode
+
+    def absent(*arguments, **options):
+        raise MlflowException("no registry here", ErrorCode.Value(code))
+
+    monkeypatch.setattr(MlflowClient, "create_registered_model", absent)
+    outbox = a_study_with_a_winner(run_dir, 1)
+    parent, trials = runs_of(client)
+    assert parent.info.status == "FINISHED"
+    assert trials[1].data.tags["best"] == "true"
+    assert "Registered" not in parent.data.tags["mlflow.note.content"]
+    assert outbox.refused == []
+    assert caplog.text == ""
+
+
+def test_a_registry_that_refuses_is_one_warning(run_dir, client, monkeypatch, caplog):
+    def refuses(*arguments, **options):
+        raise MlflowException.invalid_parameter_value("no such name")
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", refuses)
+    a_study_with_a_winner(run_dir, 1)
+    assert runs_of(client)[0].info.status == "FINISHED"
+    assert "registered model: no such name" in caplog.text
+
+
 DRIVER = """
 import os, sys, time
 from pathlib import Path

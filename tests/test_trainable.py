@@ -11,7 +11,7 @@ from smolvla_core.errors import ConfigError, DivergedError
 from smolvla_core.train import train
 from tests.core_fixtures import tiny_trial
 from tune.ray_session import ray_session
-from tune.trainable import CURVE, STATE, failure_reason, reporting_failures, smolvla_trainable, trial_config
+from tune.trainable import CURVE, EPISODES, STATE, failure_reason, reporting_failures, smolvla_trainable, trial_config
 
 METRIC = "val/critical_action_mse"
 
@@ -48,6 +48,8 @@ def test_in_a_tuner_of_ones_own(generic_root, cache_dir, tmp_path):
         assert [point["samples_seen"] for point in result.metrics[CURVE]] == []
         alone = train(trial_config({**base, "optim.batch_size": result.config["optim.batch_size"]}))
         assert result.metrics[METRIC] == pytest.approx(alone.metrics[METRIC], rel=1e-5)
+        ((_, frames, mean),) = result.metrics[EPISODES][METRIC]
+        assert (frames, mean) == (4, pytest.approx(result.metrics[METRIC]))
         state = Path(result.checkpoint.path) / STATE
         assert read_state(state)["samples_seen"] == 16
     export_policy(state, tmp_path / "policy")

@@ -2,8 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+
+from tune.records import TrialRecord
 
 Say = Callable[[str], None]
 
@@ -23,23 +26,30 @@ class Events:
         metric: the objective's key.
         mode: ``min`` or ``max``.
         trials: how many the study will run.
+        noun: what a line calls one.
     """
 
-    def __init__(self, say: Say, metric: str, mode: str, trials: int):
+    def __init__(self, say: Say, metric: str, mode: str, trials: int, noun: str = "trial"):
         self._say = say
         self._metric = metric
         self._mode = mode
+        self._noun = noun
         self._width = len(str(max(trials - 1, 0)))
         self._best: dict[int, float] = {}
 
-    def recall(self, rung: int, value: float) -> None:
-        """Take note of a value that an earlier session reported."""
-        self._is_best(rung, value)
+    def recall(self, trial: TrialRecord, values: Mapping[int, float]) -> None:
+        """Take note of a trial of an earlier session, with its values at the rungs."""
+        for rung, value in values.items():
+            self._is_best(rung, value)
+
+    def shown(self) -> AbstractContextManager[None]:
+        """While the search runs; lines need nothing for it."""
+        return nullcontext()
 
     def started(self, number: int, name: str | None, params: Mapping[str, Any], samples: int) -> None:
         """A trial began, or goes on from ``samples``."""
         verb = f"continues from {samples:,} samples" if samples else "started"
-        self._trial(number, f"{verb}   {f'{name}: ' if name else ''}{format_params(_short(params))}")
+        self._trial(number, f"{verb}   {f'{name}: ' if name else ''}{format_params(short_params(params))}")
 
     def reported(self, number: int, metrics: Mapping[str, float], rung: int) -> None:
         """A trial reported at a rung; the best value there so far is called so."""
@@ -61,7 +71,7 @@ class Events:
         self._trial(number, f"restarts: {reason}")
 
     def _trial(self, number: int, text: str) -> None:
-        self._say(f"{_clock()}  trial {number:>{self._width}}  {text}")
+        self._say(f"{_clock()}  {self._noun} {number:>{self._width}}  {text}")
 
     def _is_best(self, rung: int, value: float) -> bool:
         """Whether it beats an earlier value at the rung: a first one beats nothing."""
@@ -97,10 +107,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _short(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters without their sections, so that a line stays short; in full where two would look alike."""
-    names = [key.rpartition(".")[2] for key in params]
-    return {key if names.count(name) > 1 else name: params[key] for key, name in zip(params, names, strict=True)}
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Each key -> it without its section; in full where two would look alike."""
+    names = {key: key.rpartition(".")[2] for key in keys}
+    return {key: key if list(names.values()).count(name) > 1 else name for key, name in names.items()}
+
+
+def short_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters by their :func:`short_keys`, so that a line stays short."""
+    return {name: params[key] for key, name in short_keys(params).items()}
 
 
 def _clock() -> str:

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smolvla_core.r1pro import MOST_OFF_M
 from smolvla_core.schedule import SHAPES
 from tune.console import counted, format_value
+from tune.finalists import planned_runs
 from tune.preflight import Facts
 from tune.space import Space, base_values, describe, ends, make_space, to_distribution, warm_starts
 from tune.spec import SearchSpec
 
+FEW_EPISODES = 5
+"""Fewer held-out episodes than this are called few: an interval over them is wide."""
 WIDTH = 80
 """Columns that the plan's prose keeps to; a path is never broken."""
 LATE_SHARE = 0.1
@@ -107,10 +111,13 @@ def plan_lines(spec: SearchSpec, facts: Facts | None, run_dir: str) -> Iterator[
     yield from _warm_start_lines(spec)
     yield ""
     yield from _rung_lines(spec)
+    yield ""
+    yield from _finalist_lines(spec, facts)
     late = late_knobs(spec)
     if late:
         yield ""
-        yield "Decided late: they hardly act before the first rung, so it cannot judge them"
+        decided = "; finalists decide about them" if spec.finalists else ""
+        yield f"Decided late: they hardly act before the first rung, so it cannot judge them{decided}"
         for key, reason in late.items():
             yield from _wrapped(f"{key}: {reason}")
     yield ""
@@ -135,12 +142,20 @@ def _data_lines(facts: Facts) -> Iterator[str]:
     for other in data.get("others", ()):
         yield f"           and beside it {other['root']}"
         yield f"           {counted(other['episodes'], 'episode')}, {counted(other['frames'], 'frame')}, all to train"
+    scored = objective.get("scored_episodes", objective["val_episodes"])
+    if scored < FEW_EPISODES:
+        unknown = "; what another choice would change is not known" if scored == 1 else ""
+        yield f"           few: trials are compared on {counted(scored, 'episode')}{unknown}"
     yield from _labelled(
         "Objective",
         f"{counted(objective['critical_frames'], 'critical frame')} (rule: {objective['critical_rule']}), "
         f"{counted(objective['draws'], 'prediction')} each, over {objective['horizon_s']:g} s"
         + (f" at {objective['scored_hz']:g} Hz" if objective.get("scored_hz", data["fps"]) != data["fps"] else ""),
     )
+    if "eef_off_m" in objective:
+        off = f"{1000 * objective['eef_off_m']:.1f} mm off"
+        used = "" if objective["eef_off_m"] <= MOST_OFF_M else ", which is too much: its error is left out"
+        yield from _labelled("Hands", f"placed from the joints by a calibrated chain, {off}{used}")
 
 
 def _policy(spec: SearchSpec) -> str:
@@ -185,6 +200,28 @@ def _rung_lines(spec: SearchSpec) -> Iterator[str]:
         f"  about {_rounded(total):,} samples in all, {total / (trials * spec.samples):.0%} of "
         f"{counted(trials, 'whole trial')}"
     )
+
+
+def _finalist_lines(spec: SearchSpec, facts: Facts | None) -> Iterator[str]:
+    if spec.finalists is None:
+        yield "Finalists: none, so that no gain is measured on test episodes"
+        yield "  add e.g. finalists: {k: 2, seeds: 3}"
+        return
+    runs = planned_runs(spec)
+    yield f"Finalists: trained again to {spec.samples:,} samples, and scored once on test episodes"
+    warm = f" and {', '.join(spec.warm_start)}" if spec.warm_start else ""
+    best = "trial" if spec.finalists.k == 1 else f"{spec.finalists.k} trials"
+    yield from _wrapped(
+        f"the best {best}{warm}, with {counted(spec.finalists.seeds, 'seed')} each: {counted(runs, 'training')}, "
+        f"{runs * spec.samples:,} samples more"
+    )
+    if spec.budget.hours is not None:
+        yield f"  within the {counted(spec.budget.hours, 'hour')}: the search keeps time for them, at most half of it"
+    if facts is not None and facts.objective["test_episodes"] < FEW_EPISODES:
+        episodes = counted(facts.objective["test_episodes"], "test episode")
+        yield f"  few: {episodes} can show a large gain only"
+    if spec.finalists.seeds == 1:
+        yield "  with one seed, the noise of training is in no interval"
 
 
 def _rounded(samples: float) -> int:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from smolvla_core.trial import Inputs
 
 _DATA: Path_ = ("trial", "data", "train", 0, "root")
+LEAST_TEST_EPISODES = 2
+"""Without a second one nothing is known of how much episodes differ."""
 _DATASET = re.compile(r"data\.train\.(\d+)(\.(weight|cameras|root))?")
 _KEY = re.compile(r"[a-z]\w*(\.\w+)*")
 
@@ -67,9 +69,22 @@ def preflight(spec: SearchSpec, source: Source | None = None) -> Facts:
             # all trials draw the same frames, and what is kept of each differs; frames give way to embeddings
             kept = [cache for cache in caches if cache]
             largest = max(kept, key=lambda cache: (cache.kind == "embeddings", cache.bytes), default=None)
-            return Facts(fingerprint(first.data), describe_objective(first), largest)
+            objective = describe_objective(first)
+            if spec.finalists is not None:
+                _refuse_too_few(objective["test_episodes"])
+                resolve(first.with_values({"eval.test": True}))
+            return Facts(fingerprint(first.data), objective, largest)
     except UserError as error:
         raise (_located(error, source) if source else error) from None
+
+
+def _refuse_too_few(test_episodes: int | float | str) -> None:
+    if int(test_episodes) < LEAST_TEST_EPISODES:
+        raise SpecError(
+            ("finalists",),
+            f"would be compared on {test_episodes} test episode, from which no interval can be given; raise "
+            "data.test_fraction, record more, or remove the finalists",
+        )
 
 
 def _read_pictures(inputs: "Inputs") -> None:

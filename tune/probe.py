@@ -1,5 +1,6 @@
 """Measure a few steps of a search's trials, to know their hours and cost before they are spent."""
 
+import math
 import resource
 import time
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from tune.console import counted, duration
+from tune.finalists import planned_runs
 from tune.plan import expected_rungs, expected_samples
 from tune.space import base_values, make_space, to_trial_config, warm_starts
 from tune.spec import Resources, SearchSpec
@@ -57,7 +59,6 @@ def measure(config: Mapping[str, Any]) -> Measured:
     import torch
 
     from smolvla_core.config import TrialConfig
-    from smolvla_core.evaluate import evaluate
     from smolvla_core.schedule import learning_rate
     from smolvla_core.trial import prepare
 
@@ -78,7 +79,7 @@ def measure(config: Mapping[str, Any]) -> Measured:
         step()
     steps_s = time.perf_counter() - began
     began = time.perf_counter()
-    evaluate(learner, trial.maker, trial.frames)
+    trial.scores()
     evaluation_s = time.perf_counter() - began
     on_gpu = learner.device.type == "cuda"
     gpu = torch.cuda.max_memory_allocated() if on_gpu else 0
@@ -148,16 +149,23 @@ def probe_lines(spec: SearchSpec, measured: Mapping[str, Measured | str], concur
     seconds = sorted(search_seconds(spec, point, concurrent) for point in points)
     shared = ", if they do not slow each other" if concurrent > 1 else ""
     yield f"The search: about {_span(*map(duration, (seconds[0], seconds[-1])))}, {concurrent} at once{shared}"
+    if spec.finalists is not None:
+        after = sorted(finalist_seconds(spec, point, concurrent) for point in points)
+        yield f"The finalists: about {_span(*map(duration, (after[0], after[-1])))} after it"
+        seconds = [search + finalists for search, finalists in zip(seconds, after, strict=True)]
     price = spec.resources.cost_per_hour
     if price is not None:
-        hours = sorted(trial_seconds(spec, point) / 3600 for point in points)
+        hours = sorted(
+            (trial_seconds(spec, point) + planned_runs(spec) * _whole_trial(spec, point)) / 3600 for point in points
+        )
         costs = _span(*(f"{price * end:,.2f}" for end in (hours[0], hours[-1])))
         spent = _span(*(f"{end:,.2f}" for end in (hours[0], hours[-1])))
         yield f"Cost: about {costs}, for {spent} hours of trials at {price:g} an hour"
     limit = spec.budget.hours
     if limit is not None and seconds[-1] > limit * 3600:
         verb = "is" if seconds[0] > limit * 3600 else "may be"
-        yield f"Warning: that {verb} more than budget.hours, {counted(limit, 'hour')}; fewer trials will run then"
+        less = "fewer trials will run then" + (", and perhaps not all finalists" if spec.finalists else "")
+        yield f"Warning: that {verb} more than budget.hours, {counted(limit, 'hour')}; {less}"
 
 
 def search_seconds(spec: SearchSpec, measured: Measured, concurrent: int) -> float:
@@ -166,8 +174,16 @@ def search_seconds(spec: SearchSpec, measured: Measured, concurrent: int) -> flo
     At least those of a whole trial, such as the baseline's: more machines do not make it faster.
     """
     together = trial_seconds(spec, measured) / min(concurrent, spec.budget.trials)
-    alone = spec.samples / measured.samples_per_s + len(spec.rungs) * measured.evaluation_s + measured.start_s
-    return max(together, alone) + measured.import_s
+    return max(together, _whole_trial(spec, measured)) + measured.import_s
+
+
+def finalist_seconds(spec: SearchSpec, measured: Measured, concurrent: int) -> float:
+    """Seconds of the finalists, each like a trial that was measured."""
+    return math.ceil(planned_runs(spec) / concurrent) * _whole_trial(spec, measured)
+
+
+def _whole_trial(spec: SearchSpec, measured: Measured) -> float:
+    return spec.samples / measured.samples_per_s + len(spec.rungs) * measured.evaluation_s + measured.start_s
 
 
 def trial_seconds(spec: SearchSpec, measured: Measured) -> float:

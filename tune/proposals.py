@@ -1,63 +1,143 @@
 """Points of a define-by-run space: which to try next, and whether one belongs to it.
 
-The next is of Optuna's TPE, on what became of the trials so far, and none is tried twice.
+A Gaussian process is fitted to the results of one rung, so that unequal budgets are never compared;
+a share of the points is drawn at random; and none is tried twice.
 
-TPE: J. Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011; as in
-``optuna.samplers.TPESampler``, multivariate and grouped by condition.
+Gaussian process with expected improvement: D. Jones et al., "Efficient Global Optimization of
+Expensive Black-Box Functions", 1998, as in ``optuna.samplers.GPSampler``. A model for each rung, and a
+random share: S. Falkner et al., "BOHB: Robust and Efficient Hyperparameter Optimization at Scale",
+ICML 2018. ``docs/searcher.md`` has what was compared.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, BruteForceSampler, RandomSampler, TPESampler
-from optuna.trial import BaseTrial, FixedTrial
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BruteForceSampler, GPSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState, create_trial
 
 from tune.space import contains
 
 DefineByRun = Callable[[BaseTrial], dict[str, Any] | None]
 
-TPE_DRAWS = 8
+ENOUGH = 5
+"""Results that a rung needs for a model of its own."""
+LEAST_BUDGET = 0.1
+"""Share of the budget below which a rung has no model: what is best so early need not be later."""
+RANDOM_SHARE = 0.1
+MODELLED = 60
+"""Trials that a model takes at most, so that a suggestion costs the same however many there are."""
 RANDOM_DRAWS = 100
+LONG_GRID = 16
+"""Steps from which on a grid is taken for a line."""
+FAILED = "failed"
+"""Key of the constraint that a failed trial violates."""
 
 
-def propose(study: optuna.Study, space: DefineByRun, *, seed: int, number: int) -> dict[str, Any]:
-    """A point for trial ``number``, a function of the seed, the number and the study's trials.
+@dataclass
+class Past:
+    """A trial that has been begun.
 
-    TPE likes to repeat itself where few choices are left, and a trial that is run again gives the
-    same numbers again. So it is asked several times; then a finite space gives any point that is
-    left, and another one a random point. Only where nothing is left a point is repeated.
+    Attributes:
+        params: the suggested values.
+        distributions: of the same names.
+        values: rung -> value, of the rungs it has reached.
+        runs: whether it goes on.
+        failed: whether it diverged, ran out of memory or died.
+    """
+
+    params: dict[str, Any]
+    distributions: dict[str, BaseDistribution]
+    values: dict[int, float] = field(default_factory=dict)
+    runs: bool = True
+    failed: bool = False
+
+
+def propose(
+    past: Sequence[Past],
+    space: DefineByRun,
+    *,
+    rungs: Sequence[int],
+    direction: StudyDirection,
+    seed: int,
+    number: int,
+) -> dict[str, Any]:
+    """A point for trial ``number``, a function of the seed, the number and the trials before.
+
+    A trial that is run again gives the same numbers again. So a point that was tried is drawn anew
+    at random; where that is in vain a finite space gives any point that is left. Only where nothing
+    is left a point is repeated.
 
     Args:
-        study: is read only; its trials stand in the order of their numbers.
+        past: the trials, in the order of their numbers.
         space: suggests the parameters of a trial.
+        rungs: levels of the resource, ascending.
+        direction: of the values.
         seed: of the search.
         number: of the trial.
     """
-    trials = study.get_trials(deepcopy=False)
-    tried = {frozenset(trial.params.items()) for trial in trials}
-    # Points are drawn in a copy: a trial of the study itself could not be drawn again. What was drawn
-    # there in vain stays there as running, which keeps TPE (as its "constant liar") away from it.
-    copy = optuna.create_study(direction=study.direction)
-    copy.add_trials(trials)
-    seeds = map(int, np.random.SeedSequence([seed, number]).generate_state(TPE_DRAWS + 1 + RANDOM_DRAWS))
+    tried = {frozenset(trial.params.items()) for trial in past}
+    rng = np.random.default_rng([seed, number])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for _ in range(TPE_DRAWS):
-            sampler = TPESampler(seed=next(seeds), multivariate=True, group=True, constant_liar=True)
-            point = _drawn(copy, space, sampler)
+        rung = modelled_rung(past, rungs)
+        if rung is not None and rng.random() >= RANDOM_SHARE:
+            study = optuna.create_study(direction=direction, sampler=_RungModel(_seed(rng)))
+            study.add_trials(told(rung, past, direction, rng))
+            point = _drawn(study, space)
             if frozenset(point.items()) not in tried:
                 return point
+        study = optuna.create_study(sampler=RandomSampler(seed=_seed(rng)))
+        for _ in range(RANDOM_DRAWS):
+            point = _drawn(study, space)
+            if frozenset(point.items()) not in tried:
+                return point
+        study = optuna.create_study(sampler=BruteForceSampler(seed=_seed(rng)))
+        study.add_trials([_frozen(trial, 0.0) for trial in past])
         try:
-            return _drawn(copy, space, BruteForceSampler(seed=next(seeds)))
+            return _drawn(study, space)
         except ValueError:  # a real number without steps: the space is not finite
-            for _ in range(RANDOM_DRAWS):
-                point = _drawn(copy, space, RandomSampler(seed=next(seeds)))
-                if frozenset(point.items()) not in tried:
-                    break
             return point
+
+
+def modelled_rung(past: Sequence[Past], rungs: Sequence[int]) -> int | None:
+    """The highest rung with enough results, if it is high enough to tell what is good."""
+    for rung in reversed(rungs):
+        if rung < LEAST_BUDGET * rungs[-1]:
+            break
+        if sum(rung in trial.values for trial in past) >= ENOUGH:
+            return rung
+    return None
+
+
+def told(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.random.Generator) -> list[FrozenTrial]:
+    """The trials as the model of a rung is told them.
+
+    Those that reached it have their value there; a trial that was stopped before has none, and is
+    left out: whatever were put in its place would be a guess that bends the model where it matters.
+    Trials that run count as pending, so that those side by side spread out. A failed one violates a
+    constraint, so that its region is left alone; where it has no value it takes the median, which
+    bends the model least.
+    """
+    seen = {number: trial.values[rung] for number, trial in enumerate(past) if rung in trial.values}
+    failed = [number for number, trial in enumerate(past) if trial.failed]
+    median = float(np.median(list(seen.values())))
+    values = {**dict.fromkeys(failed, median), **seen}
+    order = sorted(values, key=lambda number: values[number], reverse=direction == StudyDirection.MAXIMIZE)
+    if len(order) > MODELLED:  # the better ones, and some of the others to tell where not to look
+        best, others = order[: MODELLED // 2], order[MODELLED // 2 :]
+        order = best + [int(number) for number in rng.choice(others, MODELLED - len(best), replace=False)]
+    trials = [_frozen(past[number], values[number], bool(failed)) for number in sorted(order)]
+    pending = [trial for trial in past if trial.runs and rung not in trial.values]
+    return trials + [
+        create_trial(params=trial.params, distributions=trial.distributions, state=TrialState.RUNNING)
+        for trial in pending
+    ]
 
 
 def config_at(space: DefineByRun, trial: BaseTrial) -> dict[str, Any]:
@@ -88,8 +168,55 @@ def checked(space: DefineByRun, point: Mapping[str, Any]) -> dict[str, Any]:
     return dict(trial.params)
 
 
-def _drawn(study: optuna.Study, space: DefineByRun, sampler: BaseSampler) -> dict[str, Any]:
-    study.sampler = sampler
+def _frozen(trial: Past, value: float, constrained: bool = False) -> FrozenTrial:
+    constraints = {FAILED: 1.0 if trial.failed else -1.0} if constrained else None
+    return create_trial(params=trial.params, distributions=trial.distributions, value=value, constraints=constraints)
+
+
+class _RungModel(GPSampler):
+    """``GPSampler`` that takes a long grid for a line: its own search of one costs ten times as much."""
+
+    def __init__(self, seed: int):
+        super().__init__(
+            seed=seed,
+            # Parameters that are active in some trials only are left to TPE.
+            independent_sampler=TPESampler(seed=seed, n_startup_trials=ENOUGH, multivariate=True),
+            n_startup_trials=1,
+            deterministic_objective=True,
+            warn_independent_sampling=False,
+        )
+        # Optuna's defaults are for suggestions that may take a second; a quarter finds points as good.
+        self._n_preliminary_samples, self._n_local_search = 512, 4
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        lines = {name: _as_line(distribution) for name, distribution in search_space.items()}
+        drawn = super().sample_relative(study, trial, lines)
+        return {name: _on_grid(search_space[name], value) for name, value in drawn.items()}
+
+
+def _as_line(distribution: BaseDistribution) -> BaseDistribution:
+    if isinstance(distribution, IntDistribution | FloatDistribution) and distribution.step:
+        half = distribution.step / 2
+        if distribution.high - distribution.low >= LONG_GRID * distribution.step:
+            return FloatDistribution(distribution.low - half, distribution.high + half, log=distribution.log)
+    return distribution
+
+
+def _on_grid(distribution: BaseDistribution, value: Any) -> Any:
+    if not isinstance(distribution, IntDistribution | FloatDistribution) or not distribution.step:
+        return value
+    steps = round((value - distribution.low) / distribution.step)
+    near = min(max(distribution.low + steps * distribution.step, distribution.low), distribution.high)
+    return int(near) if isinstance(distribution, IntDistribution) else float(near)
+
+
+def _drawn(study: optuna.Study, space: DefineByRun) -> dict[str, Any]:
     trial = study.ask()
     space(trial)
     return trial.params
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -31,6 +31,7 @@ _SETTINGS = {
 _LOGGERS = ("ray.tune", "ray.train", "ray.air")
 INTERRUPTED = "interrupted"
 OUT_OF_TIME = "out of time"
+TIME_IS_KEPT = "out of time: the rest of budget.hours is for the finalists"
 
 
 @contextmanager
@@ -97,11 +98,26 @@ def concurrency(resources: Resources, limit: int | None) -> int:
 
 
 class Brake(Stopper):
-    """Ends a search when the seconds are used up, or when :meth:`pull` is called."""
+    """Ends a search when the seconds are used up, or when :meth:`pull` is called.
 
-    def __init__(self, seconds: float | None):
-        self._deadline = None if seconds is None else time.monotonic() + seconds
+    Args:
+        seconds: that there are; None: no limit.
+        kept: says how many of them are kept for what comes after; asked now and then, since it is
+            known better the longer the search runs.
+    """
+
+    def __init__(self, seconds: float | None, kept: Callable[[], float] | None = None):
+        self._began = time.monotonic()
+        self._seconds = seconds
+        self._ask = kept
+        self._kept = 0.0
+        self._ask_at = self._began
         self.reason: str | None = None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left, those that are kept included; None: no limit."""
+        return None if self._seconds is None else self._began + self._seconds - time.monotonic()
 
     def pull(self, reason: str = INTERRUPTED) -> None:
         """End the search; the trials that run can be continued."""
@@ -113,9 +129,17 @@ class Brake(Stopper):
 
     def stop_all(self) -> bool:
         """Asked by Ray several times a second."""
-        if self.reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
-            self.reason = OUT_OF_TIME
+        if self.reason is None and self._seconds is not None and self.left is not None:
+            self._ask_again(self._seconds)
+            if self.left <= self._kept:
+                self.reason = TIME_IS_KEPT if self._kept else OUT_OF_TIME
         return self.reason is not None
+
+    def _ask_again(self, seconds: float) -> None:
+        now = time.monotonic()
+        if self._ask is not None and now >= self._ask_at:
+            self._kept = self._ask()
+            self._ask_at = now + min(30.0, 0.01 * seconds)
 
 
 @contextmanager

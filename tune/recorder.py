@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ray.train._internal.checkpoint_manager import _TrainingResult
 from ray.tune import Callback, Checkpoint
@@ -12,12 +12,22 @@ from tune.console import Events
 from tune.ray_session import Brake
 from tune.records import Records, Result
 from tune.retention import Retention
-from tune.searcher import FAILURE, RungSearch
+from tune.searcher import FAILURE
 from tune.tracking import Tracker
-from tune.trainable import CURVE, TRACEBACK
+from tune.trainable import CURVE, EPISODES, TRACEBACK
 
 HOPELESS_AFTER = 3
 """Trials that fail before any has reported, after which the search is given up."""
+
+
+class Numbering(Protocol):
+    """A searcher that knows its trials by number."""
+
+    def number(self, trial_id: str) -> int:
+        """The number of one of Ray's trials."""
+
+    def params(self, number: int) -> dict[str, Any]:
+        """The parameters of a trial."""
 
 
 class Recorder(Callback):
@@ -30,7 +40,7 @@ class Recorder(Callback):
         metric: the objective's key.
         mode: whether ``min`` or ``max`` of it is better.
         rungs: the last is the budget of a trial.
-        names: of the warm starts; the first trials.
+        names: of the first trials: the warm starts.
         make_config: parameters -> the whole configuration, nested.
         restore: number -> (checkpoint, samples seen), of trials that are continued.
         brake: pulled when it is hopeless: the first trials all failed before they reported anything.
@@ -42,7 +52,7 @@ class Recorder(Callback):
         records: Records,
         tracker: Tracker,
         events: Events,
-        searcher: RungSearch,
+        searcher: Numbering,
         scheduler: RungScheduler,
         metric: str,
         mode: str,
@@ -105,6 +115,7 @@ class Recorder(Callback):
             checkpoint=self._saved[number] if path else None,
             last=bool(result.get("done")),
             failure=result.get(FAILURE),
+            episodes=result.get(EPISODES) or None,
             host=result.get("hostname"),
             pid=result.get("pid"),
         )

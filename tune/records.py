@@ -4,7 +4,8 @@
     trials/007/results.jsonl   one line a report
     trials/007/error.txt       the traceback of one that failed
     trials/007/outcome.json    how it ended; absent while it runs
-    sessions.jsonl             one line each time the study is started
+    finalists/...              the same of the finalists' runs
+    sessions.jsonl             one line each time the study is started: when, and by which versions
 
 A study is rebuilt from these after its process was killed, so each file is complete or absent, and
 a line that was cut off is dropped.
@@ -13,15 +14,31 @@ a line that was cut off is dropped.
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from smolvla_core.errors import DataError
 
-TRIALS = "trials"
+TRIALS, FINALISTS = "trials", "finalists"
 SESSIONS = "sessions.jsonl"
+_UNKNOWN: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Session:
+    """A start of the study.
+
+    Attributes:
+        time: seconds since the epoch.
+        code: the versions that ran (``tune.versions``); empty where they were not recorded.
+        resources: ``cpus`` and ``gpus`` that each trial was given; likewise.
+    """
+
+    time: float
+    code: Mapping[str, str]
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,7 @@ class Result:
         last: the trial was ended upon it.
         time: seconds since the epoch.
         failure: why the trial failed, where this says so.
+        episodes: metric -> (episode, its scored frames, their mean error), for paired comparisons.
         host: where it ran; pid: in which process.
     """
 
@@ -44,6 +62,7 @@ class Result:
     last: bool = False
     time: float = 0.0
     failure: str | None = None
+    episodes: Mapping[str, Sequence[Sequence[float]]] | None = None
     host: str | None = None
     pid: int | None = None
 
@@ -86,22 +105,34 @@ class TrialRecord:
 
 @dataclass
 class Records:
-    """The records in a study's folder."""
+    """The records in a study's folder; ``kind`` is ``trials`` of the search, or ``finalists``."""
 
     run_dir: Path
+    kind: str = TRIALS
     _reported: dict[int, int] = field(default_factory=dict)
 
-    def start_session(self) -> int:
-        """Note that the study is started; how many times it has been, this one included."""
+    def start_session(self, code: Mapping[str, str] = _UNKNOWN, resources: Mapping[str, float] = _UNKNOWN) -> int:
+        """Note that the study is started, by which versions and with what for each trial.
+
+        Returns:
+            how many times it has been, this one included.
+        """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        _append(self.run_dir / SESSIONS, {"time": time.time(), "pid": os.getpid()})
-        return len(_lines(self.run_dir / SESSIONS))
+        document = {"time": time.time(), "pid": os.getpid(), "code": dict(code), "resources": dict(resources)}
+        _append(self.run_dir / SESSIONS, document)
+        return len(self.sessions())
+
+    def sessions(self) -> list[Session]:
+        """Every time that the study was started."""
+        lines = _lines(self.run_dir / SESSIONS)
+        return [Session(line["time"], line.get("code", {}), line.get("resources", {})) for line in lines]
 
     def seconds_used(self) -> float:
-        """How long the study's sessions lasted so far, each up to its last record."""
-        starts = [line["time"] for line in _lines(self.run_dir / SESSIONS)]
+        """How long the study's sessions lasted so far, each up to its last record of either kind."""
+        starts = [session.time for session in self.sessions()]
+        every = [trial for kind in (TRIALS, FINALISTS) for trial in Records(self.run_dir, kind).trials()]
         events = sorted(
-            t for trial in self.trials() for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
+            t for trial in every for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
         )
         total = 0.0
         for begin, end in zip(starts, [*starts[1:], float("inf")], strict=False):
@@ -144,7 +175,7 @@ class Records:
         Raises:
             DataError: a file was damaged.
         """
-        folders = [folder for folder in (self.run_dir / TRIALS).glob("*") if folder.name.isdecimal()]
+        folders = [folder for folder in (self.run_dir / self.kind).glob("*") if folder.name.isdecimal()]
         started = [folder for folder in folders if (folder / "params.json").is_file()]
         return [self._trial(folder) for folder in sorted(started, key=lambda folder: int(folder.name))]
 
@@ -160,7 +191,7 @@ class Records:
         return str(place.relative_to(root)) if place.is_relative_to(root) else path
 
     def _folder(self, number: int) -> Path:
-        return self.run_dir / TRIALS / f"{number:03d}"
+        return self.run_dir / self.kind / f"{number:03d}"
 
     def _last_samples(self, number: int) -> int:
         lines = _lines(self._folder(number) / "results.jsonl")

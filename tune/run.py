@@ -6,9 +6,9 @@ policy. Exit code 0 on success, 2 on bad input (one line says what to change), 1
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # `ray submit` runs this file itself, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -44,7 +44,7 @@ def _search(options: argparse.Namespace) -> int:
     spec, source = load_spec(_yaml(options), options.set)
     folder = _new_folder(spec)
     spec, facts = _plan(spec, source, options, folder)
-    return OK if options.dry_run else _run(spec, folder, source.text, facts.dataset)
+    return OK if options.dry_run else _run(spec, folder, source.text, facts)
 
 
 def _smoke(options: argparse.Namespace) -> int:
@@ -60,7 +60,7 @@ def _smoke(options: argparse.Namespace) -> int:
     spec, facts = _plan(spec, source, options, folder)
     if options.dry_run:
         return OK
-    Study(spec, folder, source.text, facts.dataset).run()
+    Study(spec, folder, source.text, facts.dataset, facts.objective).run()
     trials = Records(folder).trials()
     _print(["", "Branches that ran", *branch_lines(make_space(spec), trials)])
     return OK if all_branches_ran(make_space(spec), trials) else FAILED
@@ -101,15 +101,15 @@ def _resume(options: argparse.Namespace) -> int:
     facts = preflight(spec, source)
     refuse_other_data(folder, facts.dataset)
     _print([f"Continuing {_shown(folder)}", ""])
-    return OK if options.dry_run else _run(spec, folder, text, facts.dataset, resume=True)
+    return OK if options.dry_run else _run(spec, folder, text, facts, resume=True)
 
 
-def _run(spec: SearchSpec, folder: Path, yaml_text: str, dataset: Mapping[str, Any], resume: bool = False) -> int:
+def _run(spec: SearchSpec, folder: Path, yaml_text: str, facts: "Facts", resume: bool = False) -> int:
     from tune.report import closing_lines
     from tune.study import Study
     from tune.tracking import viewing_command
 
-    summary = Study(spec, folder, yaml_text, dataset).run(resume)
+    summary = Study(spec, folder, yaml_text, facts.dataset, facts.objective).run(resume)
     _print(closing_lines(summary, viewing_command(spec.tracking.uri, folder, spec.tracking.enabled)))
     if summary.state != "complete":
         _print([f"Continue with  {python_command()} -m tune.run --resume {_shown(folder)}"])

@@ -1,6 +1,7 @@
 """A study's folder: ``<storage>/<study>-<time>``, with the YAML as given and as resolved."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -12,8 +13,8 @@ from smolvla_core.errors import ConfigError
 from tune.fitted_frames import with_stored
 from tune.spec import SearchSpec, is_uri
 
-GIVEN, RESOLVED, DATASET = "study.yaml", "study.resolved.yaml", "dataset.json"
-MAY_DIFFER = ("budget", "resources", "max_concurrent")
+GIVEN, RESOLVED, DATASET, OBJECTIVE = "study.yaml", "study.resolved.yaml", "dataset.json", "objective.json"
+MAY_DIFFER = ("budget", "finalists", "resources", "max_concurrent")
 """Sections that may change when a study is resumed."""
 
 _TIME = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?")
@@ -30,14 +31,19 @@ def new_folder(spec: SearchSpec) -> Path:
 
 
 def write_specification(
-    folder: Path, spec: SearchSpec, yaml_text: str, dataset: Mapping[str, Any] | None = None
+    folder: Path,
+    spec: SearchSpec,
+    yaml_text: str,
+    dataset: Mapping[str, Any] | None = None,
+    objective: Mapping[str, Any] | None = None,
 ) -> None:
-    """Keep the YAML as given, and as resolved, and what identifies the data."""
+    """Keep the YAML as given, and as resolved, what identifies the data, and what the objective is measured on."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / GIVEN, yaml_text)
     write_whole(folder / RESOLVED, spec.to_yaml())
-    if dataset is not None:
-        write_whole(folder / DATASET, json.dumps(dict(dataset), indent=2) + "\n")
+    for name, facts in ((DATASET, dataset), (OBJECTIVE, objective)):
+        if facts is not None:
+            write_whole(folder / name, json.dumps(dict(facts), indent=2) + "\n")
 
 
 def refuse_other_data(folder: Path, dataset: Mapping[str, Any]) -> None:
@@ -64,7 +70,7 @@ def _each(dataset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def write_whole(file: Path, text: str) -> None:
     """Write a file that appears whole or not at all, however the process ends."""
-    part = file.with_name(f".{file.name}.part")
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(file)
 
@@ -82,8 +88,12 @@ def find_folder(spec: SearchSpec) -> Path:
     return max(found)[1]
 
 
-def stored_spec(folder: Path) -> SearchSpec:
+def stored_spec(folder: Path, asked_by: str = "--resume") -> SearchSpec:
     """The specification that a study's folder was started with.
+
+    Args:
+        folder: of the study.
+        asked_by: the argument that named the folder.
 
     Raises:
         ConfigError: the folder holds no study, or one that this version cannot read.
@@ -91,14 +101,15 @@ def stored_spec(folder: Path) -> SearchSpec:
     file = folder / RESOLVED
     if not file.is_file():
         raise ConfigError(
-            f"--resume: {folder} holds no {RESOLVED}; give a study's folder, e.g. runs/demo-20260131-120000"
+            f"{asked_by}: {folder} holds no {RESOLVED}; give a study's folder, e.g. runs/demo-20260131-120000"
         )
     values = load_yaml(file.read_text(encoding="utf-8"), where=str(file))
     try:
         return SearchSpec.from_dict(values if isinstance(values, dict) else {})
     except ConfigError as error:
         raise ConfigError(
-            f"--resume: {file} was damaged, or written by another version ({error}); start a new study"
+            f"{asked_by}: {file} was damaged, or written by another version ({error}); take that version, or start a "
+            "new study"
         ) from None
 
 

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from tune.proposals import DefineByRun, checked, config_at, propose
+from tune.proposals import FAILED, DefineByRun, Past, checked, config_at, propose
 from tune.space import Space
 
 SpaceLike = DefineByRun | Mapping[str, BaseDistribution]
@@ -25,14 +25,16 @@ _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed
 
 
 class RungSearch(Searcher):
-    """Suggests trials by Optuna's TPE, and tells it what became of them at which rung.
+    """Suggests trials by Optuna's samplers, and tells them results of equal budget only.
 
     Ray's own ``OptunaSearch`` does not do for such a search: with a define-by-run space it refuses
     ``add_evaluated_point``, so that it cannot be rebuilt from records; a trial that ASHA stopped is
     told as complete with its low-budget value, so that unequal budgets are compared; and a trial
-    that ends in NaN is never told at all. Here a stopped trial is told as pruned with its value at
-    each rung (which TPE ranks below those that went further), a failed one as failed; and no point
-    is suggested twice while the space has another.
+    that ends in NaN is never told at all. Here the next point comes from a model of one rung
+    (``tune.proposals``), and no point is suggested twice while the space has another.
+
+    Optuna's study keeps everything for its dashboard: a stopped trial as pruned with its value at
+    each rung, a failed one as failed and as violating a constraint.
 
     A suggestion is a function of (``seed``, the trial's number, the trials before it): at one trial
     at a time a search that is rebuilt by :meth:`restore_trial` goes on as if it had not been
@@ -84,7 +86,7 @@ class RungSearch(Searcher):
         """Begin with no trials."""
         self._study = self._open_study()
         self._open: dict[int, optuna.Trial] = {}
-        self._seen: dict[int, dict[int, float]] = {}
+        self._past: list[Past] = []
         self._params: dict[int, dict[str, Any]] = {}
         self._outcomes: dict[int, str] = {}
         self._given: set[int] = set()
@@ -92,7 +94,7 @@ class RungSearch(Searcher):
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next point: one of a trial to continue, else a warm start, else TPE's."""
+        """The next point: one of a trial to continue, else a warm start, else the model's."""
         number = self._to_continue.popleft() if self._to_continue else self._ask()
         self._numbers[trial_id] = number
         return dict(self._params[number])
@@ -194,7 +196,7 @@ class RungSearch(Searcher):
             {
                 "id": ids.get(number),
                 "params": self._params[number],
-                "rungs": list(self._seen[number].items()),
+                "rungs": list(self._past[number].values.items()),
                 "outcome": self._outcomes.get(number),
                 "given": number in self._given,
             }
@@ -227,7 +229,17 @@ class RungSearch(Searcher):
         number = self._count
         turn = number - len(self._given)
         warm = self._warm_start[turn] if turn < len(self._warm_start) else None
-        return self._start(warm or propose(self._study, self._space, seed=self._seed, number=number))
+        return self._start(
+            warm
+            or propose(
+                self._past,
+                self._space,
+                rungs=self._rungs,
+                direction=self._study.direction,
+                seed=self._seed,
+                number=number,
+            )
+        )
 
     def _start(self, point: Mapping[str, Any]) -> int:
         """Open the study's next trial at a point."""
@@ -236,7 +248,8 @@ class RungSearch(Searcher):
         trial = self._study.ask()
         assert trial.number == number, f"Optuna's study holds {trial.number} trials, this search {number}"
         self._params[number] = config_at(self._space, trial)
-        self._open[number], self._seen[number] = trial, {}
+        self._open[number] = trial
+        self._past.append(Past(trial.params, trial.distributions))
         return number
 
     def _observe(self, number: int, result: Mapping[str, Any]) -> None:
@@ -244,25 +257,29 @@ class RungSearch(Searcher):
         if used is None or value is None or not math.isfinite(value):
             return
         reached = bisect_right(self._rungs, used)
-        if reached == 0 or self._rungs[reached - 1] in self._seen[number]:
+        if reached == 0 or self._rungs[reached - 1] in self._past[number].values:
             return
         rung = self._rungs[reached - 1]
-        self._seen[number][rung] = float(value)
+        self._past[number].values[rung] = float(value)
         self._open[number].report(float(value), rung)
 
     def _outcome(self, number: int, result: Mapping[str, Any] | None, error: bool) -> str:
         value = (result or {}).get(self.metric)
-        if error or not self._seen[number] or (result and FAILURE in result):
+        if error or not self._past[number].values or (result and FAILURE in result):
             return "failed"
         if value is not None and not math.isfinite(value):
             return "failed"
-        return "complete" if self._rungs[-1] in self._seen[number] else "pruned"
+        return "complete" if self._rungs[-1] in self._past[number].values else "pruned"
 
     def _tell(self, number: int, outcome: str) -> None:
-        value = self._seen[number].get(self._rungs[-1])
+        value = self._past[number].values.get(self._rungs[-1])
         if outcome == "complete" and value is None:  # without a value at the full budget it compares with none
             outcome = "pruned"
-        self._study.tell(self._open.pop(number), value if outcome == "complete" else None, state=_STATES[outcome])
+        trial, past = self._open.pop(number), self._past[number]
+        past.runs, past.failed = False, outcome == "failed"
+        if past.failed:
+            trial.set_constraint(FAILED, 1.0)
+        self._study.tell(trial, value if outcome == "complete" else None, state=_STATES[outcome])
         self._outcomes[number] = outcome
 
 

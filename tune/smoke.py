@@ -128,6 +128,7 @@ def smoke_spec(spec: SearchSpec) -> SearchSpec:
         "warm_start": {f"smoke_{number:02d}": point for number, point in enumerate(points)},
         "budget": {"trials": len(points)},
         "asha": {"grace_samples": largest, "reduction_factor": max(2.0, spec.asha.reduction_factor)},
+        "finalists": None,
         "resources": {"cpus": 1},
         "max_concurrent": None,
         "tracking": {"enabled": spec.tracking.enabled, "uri": None},

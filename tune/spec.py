@@ -30,6 +30,7 @@ __all__ = [
     "OBJECTIVE",
     "Asha",
     "Budget",
+    "Finalists",
     "CategoricalParam",
     "FloatParam",
     "IntParam",
@@ -72,7 +73,7 @@ class Objective(Section):
 
 
 class Budget(Section):
-    """When the search ends: after so many trials, or so many hours of searching."""
+    """When the search ends: after so many trials, or so many hours, the finalists' included."""
 
     trials: int = Field(ge=1)
     hours: float | None = Field(default=None, gt=0)
@@ -85,6 +86,17 @@ class Asha(Section):
     """The first rung: no trial is stopped before it."""
     reduction_factor: float = Field(default=3, ge=1.1)
     """eta: about one trial in eta goes on from a rung to the next."""
+
+
+class Finalists(Section):
+    """Who is trained again to the full budget, and scored on the test episodes.
+
+    Those are the best ``k`` trials of the search and every warm start.
+    """
+
+    k: int = Field(ge=1)
+    seeds: int = Field(default=3, ge=1)
+    """Trainings of each, with seeds that the search has not used."""
 
 
 class Resources(Section):
@@ -144,6 +156,8 @@ class SearchSpec(Section):
     objective: Objective = Field(default=Objective(), examples=[f"{{metric: {OBJECTIVE}, mode: min}}"])
     budget: Budget = Field(examples=["{trials: 24}"])
     asha: Asha = Field(examples=["{grace_samples: 16_000, reduction_factor: 3}"])
+    finalists: Finalists | None = Field(default=None, examples=["{k: 2, seeds: 3}"])
+    """None: nobody is, and nothing is scored on the test episodes."""
     resources: Resources = Field(default=Resources(), examples=["{gpus: 1, cpus: 4}"])
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once. None: as many as the resources allow."""

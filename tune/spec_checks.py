@@ -40,6 +40,7 @@ def check(spec: SearchSpec) -> None:
     check_corners(spec, space)
     _rungs(spec, space)
     _budget(spec)
+    _finalists(spec)
     _device(spec)
     _remote(spec)
 
@@ -82,6 +83,11 @@ def _fixed_values(spec: SearchSpec) -> None:
     scored = spec.trial.get("eval")
     if isinstance(scored, Mapping) and scored.get("at"):
         raise SpecError(("trial", "eval", "at"), "is set by the rungs of 'asha'; remove it")
+    if isinstance(scored, Mapping) and scored.get("test"):
+        raise SpecError(
+            ("trial", "eval", "test"),
+            "would score every trial on the test episodes, which are kept for the finalists; remove it",
+        )
     try:
         TrialConfig.model_validate(spec.trial)
     except ValidationError as error:
@@ -130,6 +136,14 @@ def _budget(spec: SearchSpec) -> None:
             ("budget", "trials"),
             f"got {spec.budget.trials}; it must be at least the number of warm starts ({len(spec.warm_start)}), which "
             "count as trials",
+        )
+
+
+def _finalists(spec: SearchSpec) -> None:
+    if spec.finalists is not None and base_values(spec)["data.test_fraction"] == 0:
+        raise SpecError(
+            ("finalists",),
+            "are scored on test episodes, and data.test_fraction is 0; set it above 0, or remove the finalists",
         )
 
 

@@ -4,9 +4,8 @@ A study resumes from its own records: the searcher and the rungs are filled from
 an outcome go on from their last checkpoint, and Ray's pickles are never read.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,25 @@ from ray import tune as ray_tune
 
 from tune import driver
 from tune.asha import RungScheduler
-from tune.console import Events, Say, say_line
+from tune.console import Say, say_line
+from tune.finalists import NOUN, SHARED, compared, kept_seconds, run_finalists
+from tune.fixed_runs import FixedRuns
+from tune.live import make_events
 from tune.packing import resources_of
-from tune.ray_session import INTERRUPTED, OUT_OF_TIME, Brake, concurrency, ray_session, stopped_by_signals
-from tune.recorder import Recorder, ending
-from tune.records import Records, TrialRecord
+from tune.ray_session import (
+    INTERRUPTED,
+    OUT_OF_TIME,
+    TIME_IS_KEPT,
+    Brake,
+    concurrency,
+    ray_session,
+    stopped_by_signals,
+)
+from tune.recorder import Recorder
+from tune.records import FINALISTS, Records, TrialRecord
 from tune.report import write_results
+from tune.report.refresher import Refresher
+from tune.resume import RESTARTS, resumable, settle, state_storage
 from tune.run_folder import write_specification
 from tune.searcher import RungSearch
 from tune.space import make_space, shared_values, to_trial_config, warm_starts
@@ -27,11 +39,10 @@ from tune.spec import Resources, SearchSpec
 from tune.summary import Summary, summarize
 from tune.tracking import Tracker, make_tracker
 from tune.trainable import Trainable, reporting_failures, smolvla_trainable
+from tune.versions import code_versions
 
-RAY_FOLDER = "ray"
 OPTUNA_FILE = "optuna.db"
-RESTARTS = 2
-"""How often a trial whose process died is started again from its last checkpoint."""
+_ENDED_BY_TIME = (OUT_OF_TIME, TIME_IS_KEPT)
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class Study:
         run_dir: its folder; made where it is missing.
         yaml_text: the YAML as the user wrote it, for the tracker.
         dataset: ``smolvla_core.data.dataset.fingerprint``, for the tracker.
+        objective: ``smolvla_core.evaluate.describe_objective``, for the report.
         trainable: takes a trial's configuration; reports as ``smolvla_trainable`` does.
         say: takes each line of progress.
     """
@@ -51,11 +63,12 @@ class Study:
     run_dir: Path
     yaml_text: str = ""
     dataset: Mapping[str, Any] | None = None
+    objective: Mapping[str, Any] | None = None
     trainable: Trainable = smolvla_trainable
     say: Say = say_line
 
     def run(self, resume: bool = False) -> Summary:
-        """Run the trials that are missing, and sum up all of them.
+        """Run the trials and the finalists that are missing, and sum up all of them.
 
         Args:
             resume: continue what the folder holds.
@@ -77,15 +90,19 @@ class Study:
                 driver.release(self.run_dir)
 
     def _run(self, resume: bool, resources: Resources, limit: int) -> Summary:
-        write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset)
+        write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset, self.objective)
         records = Records(self.run_dir)
         used = records.seconds_used()
-        session = records.start_session()
+        session = records.start_session(code_versions(), {"cpus": resources.cpus, "gpus": resources.gpus})
         settle(records, self.spec)
         tracker = self._open_tracker(resume)
-        brake = Brake(None if self.spec.budget.hours is None else self.spec.budget.hours * 3600 - used)
+        hours = self.spec.budget.hours
+        brake = Brake(
+            None if hours is None else hours * 3600 - used, lambda: kept_seconds(self.spec, self.run_dir, limit)
+        )
         try:
             self._search(records, tracker, brake, resources, limit, f"session_{session:03d}")
+            brake = self._compare(records, tracker, brake, resources, limit, f"finalists_{session:03d}")
             return self._finish(records, tracker, brake)
         except BaseException as error:
             tracker.end_study(self._summary(records, "failed", _reason(error)).to_dict())
@@ -98,12 +115,9 @@ class Study:
         remaining = spec.budget.trials - sum(trial.outcome is not None for trial in recorded)
         if remaining <= 0:
             return
-        events = Events(self.say, spec.objective.metric, spec.objective.mode, spec.budget.trials)
+        events = make_events(self.say, spec, recorded, lambda: brake.reason)
         searcher = self._searcher(recorded)
         scheduler = self._scheduler(searcher, recorded)
-        for level, values in scheduler.rungs.values().items():
-            for value in values.values():
-                events.recall(level, value)
         recorder = Recorder(
             records=records,
             tracker=tracker,
@@ -132,21 +146,37 @@ class Study:
             ),
             run_config=ray_tune.RunConfig(
                 name=session,
-                storage_path=self._storage(),
-                callbacks=[recorder],
+                storage_path=state_storage(spec, self.run_dir),
+                callbacks=[recorder, Refresher(self.run_dir)],
                 checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
                 failure_config=ray_tune.FailureConfig(max_failures=RESTARTS),
                 stop=brake,
                 verbose=0,
             ),
         )
-        with stopped_by_signals(brake):
+        with stopped_by_signals(brake), events.shown():
             tuner.fit()
 
-    def _storage(self) -> str:
-        if self.spec.is_remote:
-            return f"{self.spec.storage.rstrip('/')}/{self.run_dir.name}/{RAY_FOLDER}"
-        return str(self.run_dir.absolute() / RAY_FOLDER)
+    def _compare(
+        self, records: Records, tracker: Tracker, brake: Brake, resources: Resources, limit: int, session: str
+    ) -> Brake:
+        """Run the finalists, unless the search did not come to its end; the brake that ended the study."""
+        if self.spec.finalists is None or brake.reason not in (None, *_ENDED_BY_TIME):
+            return brake
+        runs = FixedRuns(
+            spec=self.spec,
+            resources=resources,
+            records=Records(self.run_dir, FINALISTS),
+            tracker=tracker,
+            trainable=self.trainable,
+            say=self.say,
+            storage=state_storage(self.spec, self.run_dir),
+            noun=NOUN,
+            shared=SHARED,
+        )
+        after = Brake(brake.left)
+        run_finalists(runs, records.trials(), session=session, limit=limit, brake=after)
+        return after if after.reason is not None else brake
 
     def _searcher(self, recorded: Sequence[TrialRecord]) -> RungSearch:
         spec = self.spec
@@ -192,10 +222,10 @@ class Study:
         return tracker
 
     def _summary(self, records: Records, state: str, reason: str | None) -> Summary:
-        spec = self.spec
-        return summarize(
+        spec, trials = self.spec, records.trials()
+        summary = summarize(
             spec.study,
-            records.trials(),
+            trials,
             metric=spec.objective.metric,
             mode=spec.objective.mode,
             rungs=spec.rungs,
@@ -203,38 +233,14 @@ class Study:
             reason=reason,
             seconds=records.seconds_used(),
         )
+        return replace(summary, finalists=compared(spec, trials, Records(self.run_dir, FINALISTS).trials()))
 
     def _finish(self, records: Records, tracker: Tracker, brake: Brake) -> Summary:
-        state = "complete" if brake.reason in (None, OUT_OF_TIME) else "interrupted"
-        state = state if brake.reason in (None, OUT_OF_TIME, INTERRUPTED) else "failed"
+        state = "complete" if brake.reason in (None, *_ENDED_BY_TIME) else "interrupted"
+        state = state if brake.reason in (None, *_ENDED_BY_TIME, INTERRUPTED) else "failed"
         summary, artifacts = write_results(self._summary(records, state, brake.reason), self.run_dir, records)
         tracker.end_study(summary.to_dict(), artifacts)
         return summary
-
-
-def settle(records: Records, spec: SearchSpec) -> None:
-    """Give an outcome to trials whose last report ended them, but whose driver died before it wrote so."""
-    for trial in records.trials():
-        if trial.outcome is not None or not trial.results or not trial.results[-1].last:
-            continue
-        last = trial.results[-1]
-        known = {**last.metrics, "failure": last.failure} if last.failure is not None else dict(last.metrics)
-        records.end_trial(trial.number, *ending(known, spec.objective.metric, spec.samples, "stopped at a rung"))
-
-
-def resumable(records: Records, recorded: Sequence[TrialRecord]) -> dict[int, tuple[str, int]]:
-    """Number -> (checkpoint, samples seen) of the trials that go on; one whose state is gone starts anew."""
-    found = {}
-    for trial in recorded:
-        if trial.outcome is not None or trial.checkpoint is None:
-            continue
-        place = records.locate(trial.checkpoint)
-        if "://" in place or Path(place).is_dir():
-            samples = next(r.samples_seen for r in reversed(trial.results) if r.checkpoint)
-            found[trial.number] = (place, samples)
-        else:
-            logging.getLogger(__name__).warning("%s is gone; trial %d starts anew", place, trial.number)
-    return found
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tune.records import TrialRecord
+from tune.intervals import Errors, Interval, relative_gain
+from tune.records import Result, TrialRecord
 
 BASELINE = "seed_baseline"
 """Name of the warm start that gains are measured against; else it is the first warm start."""
@@ -34,7 +35,7 @@ class Summary:
     Attributes:
         study: its name.
         metric, mode: what was compared, and whether ``min`` or ``max`` is better.
-        state: ``complete``, ``interrupted`` or ``failed``.
+        state: ``complete``, ``interrupted`` or ``failed``; ``running`` while it is searched.
         reason: why it is not complete, or why it ended early.
         best: None where no trial has reached a rung.
         baseline: the baseline at the best trial's rung.
@@ -42,7 +43,11 @@ class Summary:
         samples: drawn by all trials.
         seconds: that the study ran.
         failures: number -> reason, of the failed trials.
+        gains: of each trial over the baseline at each rung that both have reached: ``trial``, ``rung``,
+            ``episodes``, and the share (``mean``) with the interval (``low``, ``high``) that resamples them.
+        finalists: ``tune.finalists.compared``; None where the search has none.
         checkpoint, config: the best trial's policy and its YAML, where they were written.
+        report: the page about the study, where it was written.
     """
 
     study: str
@@ -56,8 +61,11 @@ class Summary:
     samples: int
     seconds: float
     failures: Mapping[int, str] = field(default_factory=dict)
+    gains: Sequence[Mapping[str, Any]] = ()
+    finalists: Mapping[str, Any] | None = None
     checkpoint: str | None = None
     config: str | None = None
+    report: str | None = None
 
     @property
     def gain(self) -> float | None:
@@ -65,10 +73,23 @@ class Summary:
 
         None where one of them is missing, or the baseline's value is 0.
         """
-        if self.best is None or self.baseline is None or not self.baseline.value:
+        if self.best is None or self.baseline is None:
             return None
-        better, worse = self.best.value, self.baseline.value
-        return ((worse - better) if self.mode == "min" else (better - worse)) / abs(worse)
+        return gain(self.best.value, self.baseline.value, self.mode)
+
+    @property
+    def gain_noise(self) -> str:
+        """What is known of the gain's noise, to follow its number; empty where nothing is recorded of it."""
+        if self.best is None:
+            return ""
+        found = [g for g in self.gains if g["trial"] == self.best.number and g["rung"] == self.best.rung]
+        if not found:
+            return ""
+        gain = Interval(*(found[0][key] for key in ("mean", "low", "high")))
+        if gain.low is None or gain.high is None:
+            return "; one validation episode, so its noise is not known"
+        episodes = f"95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f} % over {found[0]['episodes']} episodes"
+        return f"; {'within noise, ' if gain.sign == 0 else ''}{episodes}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and for a tracker; ``gain`` included."""
@@ -96,7 +117,7 @@ def summarize(
         reason=reason,
         best=best,
         baseline=_baseline(trials, metric, rungs, best),
-        trials=dict(Counter(trial.outcome.state if trial.outcome else "interrupted" for trial in trials)),
+        trials=dict(Counter(state_of(trial, state) for trial in trials)),
         samples=sum(max((r.samples_seen for r in trial.results), default=0) for trial in trials),
         seconds=seconds,
         failures={
@@ -104,7 +125,44 @@ def summarize(
             for trial in trials
             if trial.outcome is not None and trial.outcome.state == "failed"
         },
+        gains=rung_gains(trials, metric, rungs),
     )
+
+
+def gain(value: float, baseline: float, mode: str) -> float | None:
+    """How much better a value is than the baseline's, as a share of the latter; None where that is 0."""
+    return ((baseline - value) if mode == "min" else (value - baseline)) / abs(baseline) if baseline else None
+
+
+def state_of(trial: TrialRecord, study: str) -> str:
+    """How a trial ended; where it has not, ``running`` while the study does, else ``interrupted``."""
+    return trial.outcome.state if trial.outcome else "running" if study == "running" else "interrupted"
+
+
+def rung_gains(trials: Sequence[TrialRecord], metric: str, rungs: Sequence[int]) -> list[dict[str, Any]]:
+    """Gains over the baseline at equal samples, paired by episode; see :class:`Summary`.
+
+    One training of each is compared: what another seed would give is not in the interval.
+    """
+    baseline = baseline_trial(trials)
+    if baseline is None:
+        return []
+    gains = []
+    for rung in rungs:
+        against = _errors_at(baseline, metric, rungs, rung)
+        for trial in trials:
+            own = _errors_at(trial, metric, rungs, rung)
+            if against is None or own is None or trial.number == baseline.number or own.episodes != against.episodes:
+                continue
+            gain = relative_gain(own, against)
+            gains.append({"trial": trial.number, "rung": rung, "episodes": len(own.episodes), **gain.to_dict()})
+    return gains
+
+
+def _errors_at(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> Errors | None:
+    result = result_at(trial, metric, rungs, rung)
+    rows = result.episodes.get(metric) if result is not None and result.episodes else None
+    return Errors.of([rows]) if rows else None
 
 
 def best_trial(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Sequence[int]) -> Scored | None:
@@ -113,7 +171,7 @@ def best_trial(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Seq
     A trial that failed does not count, whatever it scored before.
     """
     for rung in reversed(rungs):
-        there = [s for s in (scored(trial, metric, rungs, rung) for trial in trials if not _is_lost(trial)) if s]
+        there = [s for s in (scored(trial, metric, rungs, rung) for trial in trials if not is_lost(trial)) if s]
         if there:
             sign = 1.0 if mode == "min" else -1.0
             return min(there, key=lambda s: (sign * s.value, s.number))
@@ -125,20 +183,45 @@ def scored(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> 
 
     None where there is none, or it is not finite.
     """
+    result = result_at(trial, metric, rungs, rung)
+    return Scored(trial.number, trial.name, result.metrics[metric], rung, trial.params) if result else None
+
+
+def result_at(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> Result | None:
+    """The report that :func:`scored` reads."""
     beyond = min((level for level in rungs if level > rung), default=math.inf)
-    for samples, value in sorted(trial.values(metric).items()):
-        if rung <= samples < beyond:
-            return Scored(trial.number, trial.name, value, rung, trial.params) if math.isfinite(value) else None
+    for result in sorted(trial.results, key=lambda result: result.samples_seen):
+        if metric in result.metrics and rung <= result.samples_seen < beyond:
+            return result if math.isfinite(result.metrics[metric]) else None
     return None
 
 
-def _is_lost(trial: TrialRecord) -> bool:
+def ranked(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Sequence[int]) -> list[TrialRecord]:
+    """Trials that have reached a rung, best first: the further one first, the better one at the same rung.
+
+    A failed one does not count.
+    """
+    sign = 1.0 if mode == "min" else -1.0
+    order: dict[int, tuple[int, float, int]] = {}
+    for rung in rungs:
+        for trial in trials:
+            at = None if is_lost(trial) else scored(trial, metric, rungs, rung)
+            if at is not None:
+                order[trial.number] = (-rung, sign * at.value, trial.number)
+    return sorted((trial for trial in trials if trial.number in order), key=lambda trial: order[trial.number])
+
+
+def is_lost(trial: TrialRecord) -> bool:
+    """Whether it failed, so that it cannot be the best."""
     return trial.outcome is not None and trial.outcome.state == "failed"
 
 
-def _baseline(trials: Sequence[TrialRecord], metric: str, rungs: Sequence[int], best: Scored | None) -> Scored | None:
-    if best is None:
-        return None
+def baseline_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The trial that gains are measured against: the warm start of that name, else the first; None without any."""
     named = [trial for trial in trials if trial.name is not None]
-    baseline = next((trial for trial in named if trial.name == BASELINE), named[0] if named else None)
-    return scored(baseline, metric, rungs, best.rung) if baseline is not None else None
+    return next((trial for trial in named if trial.name == BASELINE), named[0] if named else None)
+
+
+def _baseline(trials: Sequence[TrialRecord], metric: str, rungs: Sequence[int], best: Scored | None) -> Scored | None:
+    baseline = baseline_trial(trials)
+    return scored(baseline, metric, rungs, best.rung) if baseline is not None and best is not None else None

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune as ray_tune
 
@@ -29,10 +29,15 @@ from smolvla_core.config import TrialConfig, set_dotted
 from smolvla_core.errors import DivergedError, UserError
 from tune.searcher import FAILURE
 
+if TYPE_CHECKING:
+    from smolvla_core.train import Snapshot
+
 Trainable = Callable[[dict[str, Any]], Any]
 
 STATE = "state"
 """Folder of a checkpoint that holds the trial's state (``smolvla_core.checkpoint``)."""
+EPISODES = "episode_errors"
+"""Key of a report: its errors by episode (``smolvla_core.evaluate.EpisodeErrors``)."""
 CURVE = "curve"
 """Key of a report: the training metrics since the report before, each with its ``samples_seen``."""
 TRACEBACK = "traceback"
@@ -43,7 +48,7 @@ def smolvla_trainable(config: dict[str, Any]) -> None:
     """Train one trial, reporting to Ray Tune at each of ``eval.at`` and at the end.
 
     Every report holds ``samples_seen``, ``step``, the training and validation metrics, ``curve``,
-    and a checkpoint from which Ray resumes the trial to the same numbers. May run in reused actors.
+    ``episode_errors``, and a checkpoint from which Ray resumes the trial to the same numbers. May run in reused actors.
 
     Args:
         config: a ``TrialConfig``: nested sections, dotted keys (``"optim.batch_size"``), or both;
@@ -61,13 +66,14 @@ def smolvla_trainable(config: dict[str, Any]) -> None:
     trial = trial_config(config)
     curve: list[dict[str, float]] = []
 
-    def report(metrics: Mapping[str, float], save: Callable[[Path], None]) -> None:
+    def report(metrics: Mapping[str, float], save: "Snapshot") -> None:
         if not any(key.startswith("val/") for key in metrics):
             curve.append(dict(metrics))
             return
         with tempfile.TemporaryDirectory(prefix="trial-") as folder:
             save(Path(folder) / STATE)
-            ray_tune.report({**metrics, CURVE: list(curve)}, checkpoint=ray_tune.Checkpoint.from_directory(folder))
+            result = {**metrics, CURVE: list(curve), EPISODES: save.episodes}
+            ray_tune.report(result, checkpoint=ray_tune.Checkpoint.from_directory(folder))
         curve.clear()
 
     with ExitStack() as stack:

@@ -144,6 +144,11 @@ def _lerobot(trial: dict[str, Any], spec: dict[str, Any], work: Path) -> float:
         "optimizer.eps": 1e-8,
         "optimizer.weight_decay": 1e-10,
         "optimizer.grad_clip_norm": 10,
+        "scheduler.type": "cosine_decay_with_warmup",  # from the peak to the peak: a constant, as ours is
+        "scheduler.num_warmup_steps": 0,
+        "scheduler.num_decay_steps": steps,
+        "scheduler.peak_lr": params["optim.lr"],
+        "scheduler.decay_lr": params["optim.lr"],
     }
     line = [
         sys.executable,

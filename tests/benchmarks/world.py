@@ -11,6 +11,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.datasets import LeRobotDataset
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 from transformers import AutoProcessor, SmolVLMConfig
 
 from smolvla_core.config import TinyConfig
@@ -124,5 +125,9 @@ def write_policy(
     )
     torch.manual_seed(0)
     SmolVLAPolicy(config).save_pretrained(folder)
+    widths = {"observation.state": state_dims, "action": action_dims}
+    stats = {key: {"mean": torch.zeros(width), "std": torch.ones(width)} for key, width in widths.items()}
+    for processor in make_smolvla_pre_post_processors(config, stats):
+        processor.save_pretrained(folder)
     (folder / "done").touch()
     return folder

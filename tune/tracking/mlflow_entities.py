@@ -3,13 +3,12 @@
 import getpass
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune import versions
 from tune.tracking.mlflow_store import mask
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100
 
 NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
-PACKAGES = ("lerobot", "torch", "ray", "optuna", "mlflow", "transformers")
 STEP = "samples_seen"
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Makes MLflow's pages show runs, not conversations."""
@@ -114,16 +112,9 @@ def provenance() -> dict[str, str]:
         found["mlflow.user"] = getpass.getuser()
     except (OSError, KeyError):  # no name for this user id, as in a bare container
         found["mlflow.user"] = "unknown"
-    commit = _git("rev-parse", "HEAD")
-    if commit:
-        found["mlflow.source.git.commit"] = commit
-        found["git.dirty"] = "true" if _git("status", "--porcelain") else "false"
-    for package in PACKAGES:
-        try:
-            found[f"version.{package}"] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    if commit := versions.commit():
+        found |= {"mlflow.source.git.commit": commit[versions.COMMIT], "git.dirty": commit[versions.DIRTY]}
+    return found | {f"version.{package}": number for package, number in versions.package_versions().items()}
 
 
 def searched_note(searched: Mapping[str, Any]) -> str:
@@ -131,9 +122,10 @@ def searched_note(searched: Mapping[str, Any]) -> str:
     return "\n".join(f"- `{key}`: {as_text(value)}" for key, value in searched.items())
 
 
-def study_note(summary: Mapping[str, Any], link: str | None) -> str:
+def study_note(summary: Mapping[str, Any], link: str | None, registered: str | None = None) -> str:
     """The study's description, in Markdown: the best trial with a link, its gain over the baseline,
-    how the trials ended. The keys of ``summary`` are those of ``Tracker.end_study``.
+    how the trials ended, as which model the best is registered. The keys of ``summary`` are those of
+    ``Tracker.end_study``.
     """
     best, baseline = summary.get("best"), summary.get("baseline")
     lines = []
@@ -149,6 +141,8 @@ def study_note(summary: Mapping[str, Any], link: str | None) -> str:
         lines.append("No trial was completed.")
     if summary.get("trials"):
         lines.append("Trials: " + ", ".join(f"{count} {state}" for state, count in summary["trials"].items()) + ".")
+    if registered:
+        lines.append(f"Registered model: {registered}")
     for key in ("checkpoint", "report"):
         if summary.get(key):
             lines.append(f"{key.capitalize()}: `{summary[key]}`")
@@ -182,14 +176,3 @@ def _score(summary: Mapping[str, Any], trial: Mapping[str, Any]) -> str:
 def _key(text: str) -> str:
     """A name MLflow takes: letters, digits and ``_ - . : /`` and blanks."""
     return re.sub(r"[^\w\-./: ]", "_", text)[:KEY_LENGTH]
-
-
-def _git(*arguments: str) -> str | None:
-    folder = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune import driver
 from tune.tracking import mlflow_entities as entities
+from tune.tracking.mlflow_registry import ALIAS, Winner, register, version_link
 from tune.tracking.mlflow_store import TrackingError, search_runs, sqlite_file
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
-STUDY_RUN, STUDY_ID, NUMBER, STATE, WHY, BEST = "study_run", "study_id", "trial.number", "state", "why", "best"
+Key = int | str
+"""A trial's number, or the text that names a training which is no trial of the search."""
+RUN_KEY = "run.key"
+STUDY_RUN, STUDY_ID, NUMBER, STATE, WHY = "study_run", "study_id", "trial.number", "state", "why"
+BEST, CHECKPOINT = "best", "checkpoint"
 
 
 def _no_steps() -> dict[str, set[int]]:
@@ -56,8 +61,9 @@ class StudyRuns:
         self._experiment_id = ""
         self._parent_id = ""
         self._adopted: set[str] = set()
-        self._tried: set[int] = set()
-        self.trials: dict[int, TrialRun] = {}
+        self._tried: set[Key] = set()
+        self._registered: str | None = None
+        self.trials: dict[Key, TrialRun] = {}
 
     @property
     def parent_id(self) -> str:
@@ -72,7 +78,7 @@ class StudyRuns:
             raise MlflowException("the study's run could not be made", RESOURCE_DOES_NOT_EXIST)
         return self._parent_id
 
-    def url(self, number: int) -> str | None:
+    def url(self, number: Key) -> str | None:
         """The trial's place in MLflow's pages, to be put after the server's address."""
         trial = self.trials.get(number)
         return f"#/experiments/{self._experiment_id}/runs/{trial.run_id}" if trial else None
@@ -93,9 +99,9 @@ class StudyRuns:
         self._parent_id = parent.info.run_id
         close_dead(self._client, self._experiment_id)
 
-    def open_trial(self, number: int, run_name: str, tags: Mapping[str, Any]) -> None:
+    def open_trial(self, number: Key, run_name: str, tags: Mapping[str, Any]) -> None:
         """Make the trial's run, or open the one that is there."""
-        every = {**self._common, entities.PARENT: self.parent_id, NUMBER: number, STATE: "running", **tags}
+        every = {**self._common, entities.PARENT: self.parent_id, _key_tag(number): number, STATE: "running", **tags}
         trial = self.trials.get(number) or self._find(number)
         if trial is not None:
             self._reopen(trial.run_id, every)
@@ -106,10 +112,10 @@ class StudyRuns:
         run = self._client.create_run(self._experiment_id, tags=plain, run_name=run_name)
         self.trials[number] = TrialRun(run.info.run_id, open=True)
 
-    def trial(self, number: int) -> TrialRun:
+    def trial(self, number: Key) -> TrialRun:
         """The trial's run; one without parameters is made for a trial that was never started."""
         if number not in self.trials:
-            self.open_trial(number, f"trial {number}", {})
+            self.open_trial(number, f"trial {number}" if isinstance(number, int) else number, {})
         return self.trials[number]
 
     def log_params(self, run_id: str, flat: Mapping[str, str]) -> None:
@@ -124,7 +130,7 @@ class StudyRuns:
             every = (dataset, *dataset.get("others", ()))
             self._client.log_inputs(run_id, datasets=[entities.dataset_input(each) for each in every])
 
-    def log_metrics(self, number: int, points: Sequence["Metric"]) -> None:
+    def log_metrics(self, number: Key, points: Sequence["Metric"]) -> None:
         """Store the points that the store lacks, in one call (a thousand points a call)."""
         trial = self.trial(number)
         if trial.logged is None:
@@ -136,7 +142,7 @@ class StudyRuns:
         for point in fresh:
             logged[point.key].add(point.step)
 
-    def end_trial(self, number: int, outcome: str, tags: Mapping[str, Any], ended_ms: int) -> None:
+    def end_trial(self, number: Key, outcome: str, tags: Mapping[str, Any], ended_ms: int) -> None:
         """Store how a trial ended."""
         trial = self.trial(number)
         close(self._client, trial.run_id, outcome, tags, ended_ms)
@@ -150,20 +156,29 @@ class StudyRuns:
                 trial.open = False
         close(self._client, self.parent_id, outcome, tags, ended_ms)
 
+    def register_best(self, summary: Mapping[str, Any]) -> None:
+        """Register the best trial's policy (``summary["checkpoint"]``) as a model named as the study."""
+        name, best = summary["study"], summary["best"]
+        winner = Winner(self._study_id, self.trial(best["number"]).run_id, best["number"], best["rung"])
+        version = register(self._client, name, winner, summary["checkpoint"], summary)
+        self._registered = f"{version_link(name, version)}, alias `{ALIAS}`" if version else None
+
     def mark_best(self, summary: Mapping[str, Any], timestamp_ms: int) -> None:
         """Tag the best trial, and it only; describe the study in the parent."""
         best = self.trials.get(summary["best"]["number"]) if summary.get("best") else None
         query = f"tags.{STUDY_ID} = '{self._study_id}' and tags.{BEST} = 'true'"
         for run in list(search_runs(self._client, self._experiment_id, query)):
             if best is None or run.info.run_id != best.run_id:
-                self._client.delete_tag(run.info.run_id, BEST)
+                for tag in {BEST, CHECKPOINT} & run.data.tags.keys():
+                    self._client.delete_tag(run.info.run_id, tag)
         if best is not None:
-            self._client.set_tag(best.run_id, BEST, "true")
+            found = {BEST: "true", CHECKPOINT: summary.get("checkpoint")}
+            self._client.log_batch(best.run_id, tags=entities.tags(found))
         link = self.url(summary["best"]["number"]) if best is not None else None
         self._client.log_batch(
             self.parent_id,
             metrics=entities.summary_metrics(summary, timestamp_ms),
-            tags=entities.tags({entities.NOTE: entities.study_note(summary, link)}),
+            tags=entities.tags({entities.NOTE: entities.study_note(summary, link, self._registered)}),
         )
 
     def _open_experiment(self) -> str:
@@ -189,8 +204,9 @@ class StudyRuns:
     def _adopt(self, runs: Iterable["Run"]) -> None:
         for run in sorted(runs, key=lambda run: run.info.start_time):
             self._adopted.add(run.info.run_id)
-            if NUMBER in run.data.tags:
-                self.trials[int(run.data.tags[NUMBER])] = TrialRun(run.info.run_id, open=False, logged=None)
+            key = _key_of(run)
+            if key is not None:
+                self.trials[key] = TrialRun(run.info.run_id, open=False, logged=None)
                 if run.info.status == "RUNNING":
                     close_as_dead(self._client, run.info.run_id)
 
@@ -198,11 +214,11 @@ class StudyRuns:
         self._client.update_run(run_id, status="RUNNING")
         self._client.log_batch(run_id, tags=entities.tags({**tags, WHY: "resumed"}))
 
-    def _find(self, number: int) -> TrialRun | None:
+    def _find(self, number: Key) -> TrialRun | None:
         """The run of a trial that was tried to be made before, in case only the answer was lost."""
         if number not in self._tried:
             return None
-        query = f"tags.{STUDY_ID} = '{self._study_id}' and tags.`{NUMBER}` = '{number}'"
+        query = f"tags.{STUDY_ID} = '{self._study_id}' and tags.`{_key_tag(number)}` = '{number}'"
         run = next(search_runs(self._client, self._experiment_id, query), None)
         return TrialRun(run.info.run_id, open=True) if run else None
 
@@ -211,6 +227,16 @@ class StudyRuns:
         for key in self._client.get_run(run_id).data.metrics:
             steps[key] = {point.step for point in self._client.get_metric_history(run_id, key)}
         return steps
+
+
+def _key_tag(key: Key) -> str:
+    return NUMBER if isinstance(key, int) else RUN_KEY
+
+
+def _key_of(run: "Run") -> Key | None:
+    """None for a study's parent."""
+    tags = run.data.tags
+    return int(tags[NUMBER]) if NUMBER in tags else tags.get(RUN_KEY)
 
 
 def close(

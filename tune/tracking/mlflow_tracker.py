@@ -76,27 +76,39 @@ class MlflowTracker:
             lambda: self._client.log_text(runs.parent_id, mask(resolved), "study.resolved.yaml"),
         )
 
-    def start_trial(self, number: int, name: str | None, params: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    def start_trial(
+        self,
+        number: int | str,
+        name: str | None,
+        params: Mapping[str, Any],
+        config: Mapping[str, Any],
+        tags: Mapping[str, str] = _NO_TAGS,
+    ) -> None:
         """See :meth:`tune.tracking.Tracker.start_trial`."""
         runs = self._runs()
-        tags: dict[str, Any] = {f"search.{key}": value for key, value in params.items()}
-        tags |= {"warm_start": name, entities.NOTE: entities.searched_note(params) or None}
-        run_name = f"trial {number}" + (f" · {name}" if name else "")
+        every: dict[str, Any] = {f"search.{key}": value for key, value in params.items()}
+        every |= {"warm_start": name if isinstance(number, int) else None}
+        every |= {entities.NOTE: entities.searched_note(params) or None, **tags}
+        run_name = _name(number) + (f" · {name}" if name else "")
         flat = entities.flatten(config)
-        self._outbox.send(run_name, lambda: runs.open_trial(number, run_name, tags))
+        self._outbox.send(run_name, lambda: runs.open_trial(number, run_name, every))
         self._outbox.send(f"{run_name}: parameters", lambda: runs.log_params(runs.trial(number).run_id, flat))
         self._send_dataset(run_name, lambda: runs.trial(number).run_id)
 
-    def log_result(self, number: int, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()) -> None:
+    def log_result(
+        self, number: int | str, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()
+    ) -> None:
         """See :meth:`tune.tracking.Tracker.log_result`."""
         runs, points = self._runs(), entities.metrics(metrics, curve, _now_ms())
-        self._outbox.send(f"trial {number}: metrics", lambda: runs.log_metrics(number, points))
+        self._outbox.send(f"{_name(number)}: metrics", lambda: runs.log_metrics(number, points))
 
-    def end_trial(self, number: int, outcome: str, reason: str | None, tags: Mapping[str, str] = _NO_TAGS) -> None:
+    def end_trial(
+        self, number: int | str, outcome: str, reason: str | None, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
         """See :meth:`tune.tracking.Tracker.end_trial`."""
         _check_outcome(outcome)
         runs, ended, final = self._runs(), _now_ms(), {WHY: reason, **tags}
-        self._outbox.send(f"trial {number}: end", lambda: runs.end_trial(number, outcome, final, ended))
+        self._outbox.send(f"{_name(number)}: end", lambda: runs.end_trial(number, outcome, final, ended))
 
     def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """See :meth:`tune.tracking.Tracker.end_study`."""
@@ -105,6 +117,8 @@ class MlflowTracker:
         runs, ended, final = self._runs(), _now_ms(), {WHY: summary.get("reason")}
         for path in artifacts:
             self._outbox.send(f"artifact {path.name}", partial(self._upload, path))
+        if outcome == "complete" and summary.get("best") and summary.get("checkpoint"):
+            self._outbox.send("registered model", lambda: runs.register_best(summary))
         self._outbox.send("best trial", lambda: runs.mark_best(summary, ended))
         self._outbox.send("study: end", lambda: runs.end_study(outcome, final, ended))
         undelivered = self._outbox.close()
@@ -153,6 +167,10 @@ class MlflowTracker:
         part = run_dir / f"{POINTER}.part"
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         part.replace(run_dir / POINTER)
+
+
+def _name(number: int | str) -> str:
+    return f"trial {number}" if isinstance(number, int) else number
 
 
 def _check_outcome(outcome: str) -> None:

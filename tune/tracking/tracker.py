@@ -35,20 +35,33 @@ class Tracker(Protocol):
             StudyBusyError: a living process runs this study.
         """
 
-    def start_trial(self, number: int, name: str | None, params: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    def start_trial(
+        self,
+        number: int | str,
+        name: str | None,
+        params: Mapping[str, Any],
+        config: Mapping[str, Any],
+        tags: Mapping[str, str] = _NO_TAGS,
+    ) -> None:
         """Open a trial, or open it again.
 
         Args:
-            number: of the trial in the study.
+            number: of the trial in the study; a text for a training that is no trial of the search,
+                such as ``finalist 3``.
             name: of the warm-start point it is, if it is one.
             params: the searched values, by dotted key.
             config: the whole trial's configuration, nested (``TrialConfig.to_dict``).
+            tags: further ones.
         """
 
-    def log_result(self, number: int, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()) -> None:
+    def log_result(
+        self, number: int | str, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()
+    ) -> None:
         """Record a report, and the points since the one before; each holds ``samples_seen``."""
 
-    def end_trial(self, number: int, outcome: Outcome, reason: str | None, tags: Mapping[str, str] = _NO_TAGS) -> None:
+    def end_trial(
+        self, number: int | str, outcome: Outcome, reason: str | None, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
         """Close a trial, with why it stopped and further tags (such as its host)."""
 
     def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
@@ -73,13 +86,24 @@ class NullTracker:
     ) -> None:
         """Do nothing."""
 
-    def start_trial(self, number: int, name: str | None, params: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    def start_trial(
+        self,
+        number: int | str,
+        name: str | None,
+        params: Mapping[str, Any],
+        config: Mapping[str, Any],
+        tags: Mapping[str, str] = _NO_TAGS,
+    ) -> None:
         """Do nothing."""
 
-    def log_result(self, number: int, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()) -> None:
+    def log_result(
+        self, number: int | str, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()
+    ) -> None:
         """Do nothing."""
 
-    def end_trial(self, number: int, outcome: Outcome, reason: str | None, tags: Mapping[str, str] = _NO_TAGS) -> None:
+    def end_trial(
+        self, number: int | str, outcome: Outcome, reason: str | None, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
         """Do nothing."""
 
     def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:

@@ -1,0 +1,83 @@
+"""The recipe's claims: what is trained, by which rule they are judged, and a whole run on stubs."""
+
+import json
+
+import pytest
+
+from tests.stub import stub_spec, stub_trainable
+from tune.claims import CHANGES, CLAIMS, Trainings, _resumed, evaluated, main, table_lines, variants, verdict
+from tune.effects import Effect
+from tune.intervals import Interval
+from tune.run_folder import write_specification
+
+
+def test_each_change_is_trained_alone_and_all_together(tmp_path):
+    found = variants(stub_spec(tmp_path))
+    assert list(found) == ["seed_baseline", "alpha 1", "batch 16", "chunk 30", "together"]
+    base = found["seed_baseline"]
+    assert base == {
+        "weighting.scheme": "temporal", "weighting.alpha": 0.0, "optim.lr": 1e-4, "optim.batch_size": 8,
+        "policy.chunk_size": 50,
+    }  # fmt: skip
+    for name, change in CHANGES.items():
+        assert {key: value for key, value in found[name].items() if base[key] != value} == change
+    together = {key: value for change in CHANGES.values() for key, value in change.items()}
+    assert found["together"] == base | together
+    assert variants(stub_spec(tmp_path, warm_start={}))["seed_baseline"]["policy.chunk_size"] == 50
+
+
+@pytest.mark.parametrize(
+    ("value", "at_most", "found"),
+    [
+        (Interval(0.2, 0.05, 0.35), False, "supported"),
+        (Interval(0.2, -0.05, 0.45), False, "undecided"),  # it may be chance
+        (Interval(0.12, 0.05, 0.19), False, "undecided"),  # something, but less than promised, or as much
+        (Interval(0.1, 0.06, 0.14), False, "not supported"),  # a gain, and surely a smaller one
+        (Interval(-0.1, -0.2, 0.0), False, "not supported"),
+        (Interval(0.2, 0.05, 0.35), True, "undecided"),  # an upper bound supports nothing
+        (Interval(-0.1, -0.2, 0.0), True, "not supported"),
+        (Interval(0.2), False, "undecided"),
+        (None, False, "not measured"),
+    ],
+)
+def test_the_rule(value, at_most, found):
+    assert verdict(Effect(value, at_most=at_most), promised=0.15) == found
+
+
+def test_wrong_input_is_one_line(tmp_path, capsys):
+    assert main([]) == 2
+    assert "give a search's YAML" in capsys.readouterr().err
+    assert main(["--resume", str(tmp_path)]) == 2
+    assert "holds no claims_plan.json" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_claims_are_judged_by_trainings_that_go_on_where_they_were_left(tmp_path):
+    spec = stub_spec(tmp_path, max_concurrent=2)
+    lines: list[str] = []
+    some = Trainings(spec, tmp_path / "run", 1, 5, stub_trainable, lines.append)
+    write_specification(tmp_path / "run", spec, "study: stub")
+    some.run()
+    (tmp_path / "run" / "claims_plan.json").write_text(json.dumps({"seeds": 2, "points": 5}))
+    again = _resumed(tmp_path / "run")
+    rows, whole = Trainings(again.spec, again.folder, again.seeds, again.points, stub_trainable, lines.append).run()
+    assert whole
+    assert sum("started" in line for line in lines) == 10  # five variants, two seeds, each once
+    assert len(rows) == 4 * len(CLAIMS)
+    assert {row["seeds"] for row in rows} == {2}
+    by = {(row["change"], row["measured"]): row for row in rows}
+    # the stub's optimum is at alpha 1.3 and batch 16; its chunk does nothing
+    hard = "fall of val/critical_action_mse"
+    assert by["alpha 1", hard]["effect"]["mean"] > 0.3
+    assert abs(by["chunk 30", hard]["effect"]["mean"]) < 0.05
+    assert by["chunk 30", hard]["verdict"] == "not supported"
+    seconds = by["batch 16", "seconds saved to the baseline's final error"]["effect"]["mean"]
+    assert seconds > by["batch 16", "samples saved to the baseline's final error"]["effect"]["mean"]
+    assert by["alpha 1", "fall of val/eef_error_m"]["verdict"] == "not measured"
+    document = json.loads((tmp_path / "run" / "claims.json").read_text())
+    assert document["rows"] == rows
+    assert document["success"]["note"] == "no closed loop"
+    table = (tmp_path / "run" / "claims.md").read_text().splitlines()
+    assert table == list(table_lines(rows))
+    assert table[-1].endswith("not measured: no closed loop |")
+    assert evaluated(spec, [])[0]["verdict"] == "not measured"

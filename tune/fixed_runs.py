@@ -1,0 +1,271 @@
+"""A given list of trainings through Ray: no search and no early stop, else as a study's trials.
+
+Each is a configuration with a training seed. They are recorded, tracked, restarted after a death and
+continued after an interruption as trials are; what has ended is not run again.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune as ray_tune
+from ray.tune.search import Searcher
+
+from smolvla_core.config import TrialConfig, set_dotted
+from tune.asha import RungScheduler
+from tune.console import Events, Say
+from tune.ray_session import Brake, stopped_by_signals
+from tune.recorder import Recorder
+from tune.records import Records, TrialRecord
+from tune.resume import RESTARTS, resumable, settle
+from tune.space import shared_values
+from tune.spec import Resources, SearchSpec
+from tune.tracking import NullTracker, Outcome, Tracker
+from tune.trainable import Trainable, reporting_failures
+
+SEED = "runtime.seed"
+_NO_TAGS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training: whose it is, and its values by dotted key, the seed among them."""
+
+    role: str
+    params: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return int(self.params[SEED])
+
+
+@dataclass(frozen=True)
+class FixedRuns:
+    """Where the runs go, and what they have in common.
+
+    Attributes:
+        spec: of the search that they belong to: data and budget.
+        resources: of each run.
+        records: of these runs alone.
+        tracker: of the study.
+        trainable: runs one.
+        say: takes each line of progress.
+        storage: where Ray keeps the checkpoints.
+        noun: what a line calls one.
+        shared: dotted key -> value, of all runs: more than a trial of the search has.
+    """
+
+    spec: SearchSpec
+    resources: Resources
+    records: Records
+    tracker: Tracker
+    trainable: Trainable
+    say: Say
+    storage: str
+    noun: str
+    shared: Mapping[str, Any]
+
+    def run(self, wanted: Sequence[Run], *, session: str, limit: int, brake: Brake) -> list[TrialRecord]:
+        """Run those that have not ended yet.
+
+        Args:
+            wanted: in the order in which they start.
+            session: a name for Ray's files, of this call alone.
+            limit: how many at once.
+            brake: ends them; those that had not ended can be continued.
+
+        Returns:
+            the record of each that was ever started, in the order of ``wanted``.
+        """
+        settle(self.records, self.spec)
+        numbers = self._numbers(wanted)
+        recorded = {trial.number: trial for trial in self.records.trials()}
+        missing = [
+            (number, run)
+            for number, run in zip(numbers, wanted, strict=True)
+            if number not in recorded or recorded[number].outcome is None
+        ]
+        if missing and brake.reason is None:
+            self._fit(dict(missing), wanted, numbers, session, limit, brake)
+            recorded = {trial.number: trial for trial in self.records.trials()}
+        return [recorded[number] for number in numbers if number in recorded]
+
+    def config(self, params: Mapping[str, Any]) -> TrialConfig:
+        """The whole configuration of a run.
+
+        Raises:
+            ConfigError: the values do not go together.
+        """
+        return TrialConfig.from_dict(set_dotted(self.spec.trial, {**params, **self._shared}))
+
+    @property
+    def _shared(self) -> dict[str, Any]:
+        return {**shared_values(self.spec), **self.shared}
+
+    def _numbers(self, wanted: Sequence[Run]) -> list[int]:
+        """The number of each run: that of its record, else the next that is free."""
+        known = {_identity(trial.config): trial.number for trial in self.records.trials()}
+        free = max(known.values(), default=-1) + 1
+        numbers = []
+        for run in wanted:
+            identity = _identity(self.config(run.params).to_dict())
+            if identity not in known:
+                known[identity], free = free, free + 1
+            numbers.append(known[identity])
+        return numbers
+
+    def _fit(
+        self,
+        missing: Mapping[int, Run],
+        wanted: Sequence[Run],
+        numbers: Sequence[int],
+        session: str,
+        limit: int,
+        brake: Brake,
+    ) -> None:
+        spec, searcher = self.spec, _InOrder(missing)
+        roles = dict(zip(numbers, (run.role for run in wanted), strict=True))
+        scheduler = RungScheduler(
+            metric=spec.objective.metric,
+            mode=spec.objective.mode,
+            rungs=(spec.samples,),
+            reduction_factor=spec.asha.reduction_factor,
+            number=searcher.number,
+            protected=roles,
+        )
+        recorder = Recorder(
+            records=self.records,
+            tracker=_Named(self.tracker, self.noun, roles),
+            events=Events(self.say, spec.objective.metric, spec.objective.mode, len(wanted), self.noun),
+            searcher=searcher,
+            scheduler=scheduler,
+            metric=spec.objective.metric,
+            mode=spec.objective.mode,
+            rungs=(spec.samples,),
+            names=[roles.get(number, "") for number in range(max(roles) + 1)],
+            make_config=lambda params: self.config(params).to_dict(),
+            restore=resumable(self.records, self.records.trials()),
+            brake=brake,
+        )
+        resources = {"cpu": self.resources.cpus, "gpu": self.resources.gpus}
+        tuner = ray_tune.Tuner(
+            ray_tune.with_resources(reporting_failures(self.trainable), resources),
+            param_space={**spec.trial, **self._shared},
+            tune_config=ray_tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=len(missing),
+                max_concurrent_trials=limit,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: f"{self.noun}_{searcher.number(trial.trial_id):03d}",
+                trial_dirname_creator=lambda trial: f"{searcher.number(trial.trial_id):03d}",
+            ),
+            run_config=ray_tune.RunConfig(
+                name=session,
+                storage_path=self.storage,
+                callbacks=[recorder],
+                checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
+                failure_config=ray_tune.FailureConfig(max_failures=RESTARTS),
+                stop=brake,
+                verbose=0,
+            ),
+        )
+        with stopped_by_signals(brake):
+            tuner.fit()
+
+
+class _InOrder(Searcher):
+    """Hands out the runs in their order."""
+
+    def __init__(self, runs: Mapping[int, Run]):
+        super().__init__()
+        self._runs = dict(runs)
+        self._waiting = list(runs)
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next run; None when all have been handed out."""
+        if not self._waiting:
+            return None
+        self._numbers[trial_id] = self._waiting.pop(0)
+        return self.params(self._numbers[trial_id])
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing is learned from a run."""
+
+    def number(self, trial_id: str) -> int:
+        """The number of one of Ray's trials."""
+        return self._numbers[trial_id]
+
+    def params(self, number: int) -> dict[str, Any]:
+        """The values of a run."""
+        return dict(self._runs[number].params)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+        """It takes nothing from Ray's ``param_space``."""
+        return False
+
+
+class _Named(NullTracker):
+    """Tells a study's tracker of runs that are no trials of its search."""
+
+    def __init__(self, tracker: Tracker, noun: str, roles: Mapping[int, str]):
+        self._tracker, self._noun, self._roles = tracker, noun, roles
+
+    def start_trial(
+        self,
+        number: int | str,
+        name: str | None,
+        params: Mapping[str, Any],
+        config: Mapping[str, Any],
+        tags: Mapping[str, str] = _NO_TAGS,
+    ) -> None:
+        """Open a run under its role and seed."""
+        role, seed = self._roles[int(number)], str(params[SEED])
+        own = {self._noun: "true", "role": role, "seed": seed, **tags}
+        self._tracker.start_trial(self._key(number), f"{role}, seed {seed}", params, config, own)
+
+    def log_result(
+        self, number: int | str, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()
+    ) -> None:
+        """Record a report of a run."""
+        self._tracker.log_result(self._key(number), metrics, curve)
+
+    def end_trial(
+        self, number: int | str, outcome: Outcome, reason: str | None, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
+        """Close a run."""
+        self._tracker.end_trial(self._key(number), outcome, reason, tags)
+
+    def _key(self, number: int | str) -> str:
+        return f"{self._noun} {number}"
+
+
+def seconds_of_all(records: Sequence[TrialRecord], samples: float, at_once: int, runs: int) -> float:
+    """About how long runs to the full budget take, from the pace of the trials so far; 0 before any has reported.
+
+    Args:
+        records: of trials.
+        samples: a run draws.
+        at_once: runs.
+        runs: how many.
+    """
+    reported = [trial for trial in records if trial.results and trial.results[-1].samples_seen]
+    if not reported or not runs:
+        return 0.0
+    # start-up counts, so that those that have come furthest know the pace best
+    furthest = max(trial.results[-1].samples_seen for trial in reported)
+    paces = [
+        (trial.results[-1].time - trial.started) / furthest
+        for trial in reported
+        if trial.results[-1].samples_seen == furthest
+    ]
+    return math.ceil(runs / at_once) * samples * sorted(paces)[len(paces) // 2]
+
+
+def _identity(config: Mapping[str, Any]) -> str:
+    """What two runs of the same training share."""
+    return json.dumps(TrialConfig.from_dict(config).to_dict(), sort_keys=True)

@@ -1,0 +1,32 @@
+"""Write a study's report anew: ``python -m tune.report RUN``.
+
+Exit code 0 on success, 2 where the folder holds no study (one line says so).
+"""
+
+import sys
+from pathlib import Path
+
+from smolvla_core.command import OK, Parser, answer
+from tune.report.results import TRIALS_FILE, refresh_results
+from tune.report.study_files import SUMMARY_FILE
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; see ``--help``."""
+    parser = Parser(
+        prog="python -m tune.report",
+        description=f"Write a study's report.html, {SUMMARY_FILE} and {TRIALS_FILE} into its folder, from its records.",
+        epilog="Exit code: 0 success, 2 bad input. A search may be running; its best policy is left as it is.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a study's folder, e.g. runs/demo-20260131-120000")
+    options = parser.parse_args(arguments)
+
+    def write() -> int:
+        print(refresh_results(Path(options.run)).report)
+        return OK
+
+    return answer(write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

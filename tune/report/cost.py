@@ -1,0 +1,91 @@
+"""What a study cost, and what it would have cost without ASHA."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tune.records import Session, TrialRecord
+from tune.spec import Resources
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What all trials took.
+
+    Attributes:
+        samples: training frames drawn.
+        trial_hours: the trials' own hours, summed; those at the same time count each.
+        cpu_hours, gpu_hours: ``trial_hours`` times what a trial is given.
+        price: ``trial_hours`` times ``resources.cost_per_hour``; None where that is not set.
+        stopped: how many trials ASHA stopped.
+        saved_samples: what those had left of their budget.
+        saved_hours: what that would have taken, at each trial's own speed.
+        whole_samples: what the trials that completed or were stopped would have drawn at their full budget.
+    """
+
+    samples: int
+    trial_hours: float
+    cpu_hours: float
+    gpu_hours: float
+    price: float | None
+    stopped: int
+    saved_samples: int
+    saved_hours: float
+    whole_samples: int
+
+    @property
+    def saved_share(self) -> float | None:
+        """Share of the samples of whole trials that stopping them early saved; None where no trial has ended."""
+        return self.saved_samples / self.whole_samples if self.whole_samples else None
+
+
+def cost_of(trials: Sequence[TrialRecord], sessions: Sequence[Session], budget: int, resources: Resources) -> Cost:
+    """The cost of a study.
+
+    Args:
+        trials: of the study.
+        sessions: its starts. Between one's last record and the next start nothing ran.
+        budget: samples of a whole trial.
+        resources: of one trial.
+    """
+    starts = [session.time for session in sessions]
+    seconds = {trial.number: busy_seconds(trial, starts) for trial in trials}
+    drawn = {trial.number: max((r.samples_seen for r in trial.results), default=0) for trial in trials}
+    ended = [trial for trial in trials if trial.outcome is not None and trial.outcome.state in ("complete", "pruned")]
+    stopped = [trial for trial in ended if trial.outcome is not None and trial.outcome.state == "pruned"]
+    left = {trial.number: max(0, budget - drawn[trial.number]) for trial in stopped}
+    hours = sum(seconds.values()) / 3600
+    return Cost(
+        samples=sum(drawn.values()),
+        trial_hours=hours,
+        cpu_hours=hours * resources.cpus,
+        gpu_hours=hours * resources.gpus,
+        price=None if resources.cost_per_hour is None else hours * resources.cost_per_hour,
+        stopped=len(stopped),
+        saved_samples=sum(left.values()),
+        saved_hours=sum(left[number] * seconds[number] / drawn[number] / 3600 for number in left if drawn[number] > 0),
+        whole_samples=budget * len(ended),
+    )
+
+
+def busy_seconds(trial: TrialRecord, starts: Iterable[float]) -> float:
+    """How long a trial ran, from its start to its last record; see :func:`seconds_at`."""
+    end = [trial.outcome.time] if trial.outcome else []
+    return seconds_at([trial.started, *(result.time for result in trial.results), *end], starts)[-1]
+
+
+def seconds_at(times: Sequence[float], starts: Iterable[float]) -> list[float]:
+    """How long a trial had been running at each of its records.
+
+    A study's start between two records means that the trial was not running up to then; what it had
+    done since its last record was lost and is not counted.
+
+    Args:
+        times: of its start and what was recorded after it, ascending; in seconds since the epoch.
+        starts: of the study's sessions, likewise.
+    """
+    starts, seconds = list(starts), [0.0]
+    for before, after in pairwise(times):
+        began = max([before, *(start for start in starts if before < start <= after)])
+        seconds.append(seconds[-1] + max(0.0, after - began))
+    return seconds

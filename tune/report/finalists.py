@@ -1,0 +1,60 @@
+"""The finalists' section of the report, and the intervals of the gains: where a study has them, in words and rows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def finalists_view(finalists: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the finalists' training with several seeds came to; None where the study has none.
+
+    Args:
+        finalists: ``verdict`` and ``missing`` (sentences), ``winner`` (a name), ``metric``, ``seeds`` and
+            ``test_episodes`` (counts), and ``contenders``: each with ``name``, ``trial``, ``seeds`` (a
+            list), ``test`` and ``gain`` (``mean``, ``low``, ``high``; the gain is a share, or None).
+    """
+    if not finalists:
+        return None
+    rows = [
+        {
+            "name": row["name"],
+            "trial": row["trial"],
+            "seeds": len(row["seeds"]),
+            "error": row["test"]["mean"],
+            "error_interval": _interval(row["test"], "{:.5g}"),
+            "gain": row["gain"]["mean"] if row["gain"] else None,
+            "gain_interval": _interval(row["gain"], "{:+.1%}"),
+            "winner": row["name"] == finalists.get("winner"),
+        }
+        for row in finalists.get("contenders", ())
+    ]
+    words = (
+        f"Trained again to the full budget with {finalists['seeds']} seeds that the search had not used, and scored "
+        f"once on {finalists['test_episodes']} test episodes that nothing else looks at ({finalists['metric']}). "
+        "Gains are over the baseline, paired by seed and episode; intervals resample the episodes."
+        if rows
+        else ""
+    )
+    return {
+        "verdict": str(finalists.get("verdict") or ""),
+        "words": words,
+        "rows": rows,
+        "missing": str(finalists.get("missing") or ""),
+    }
+
+
+def intervals_of(summary: Mapping[str, Any]) -> dict[int, str]:
+    """Rung -> the interval of the best trial's gain there, of those that the summary has in ``gains``."""
+    best = summary.get("best")
+    if not best:
+        return {}
+    return {
+        gain["rung"]: f"{_interval(gain, '{:+.1%}')} ({gain['episodes']} episodes)"
+        for gain in summary.get("gains") or ()
+        if gain["trial"] == best["number"] and gain["low"] is not None
+    }
+
+
+def _interval(interval: Mapping[str, Any] | None, form: str) -> str:
+    if not interval or interval["low"] is None or interval["high"] is None:
+        return "–"
+    return f"{form.format(interval['low'])} to {form.format(interval['high'])}".replace("-", "−")

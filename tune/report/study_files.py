@@ -1,0 +1,139 @@
+"""A study as its folder holds it, read back for the report."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tune import driver
+from tune.finalists import compared
+from tune.records import FINALISTS, Records, Session, TrialRecord
+from tune.run_folder import DATASET, GIVEN, OBJECTIVE, stored_spec
+from tune.spec import Resources, SearchSpec
+from tune.summary import Summary, summarize
+
+BEST_POLICY, BEST_CONFIG = "best", "best.yaml"
+SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """What a study's folder holds.
+
+    Attributes:
+        run_dir: the folder.
+        spec: what is searched.
+        yaml_text: its YAML as the user wrote it.
+        trials: by number.
+        finalists: their trainings, by number.
+        sessions: each time the study was started.
+        seconds: that they lasted.
+        dataset: ``smolvla_core.data.dataset.fingerprint``; empty where it was not recorded.
+        objective: ``smolvla_core.evaluate.describe_objective``; likewise.
+        written: the summary that was written last; likewise.
+    """
+
+    run_dir: Path
+    spec: SearchSpec
+    yaml_text: str
+    trials: tuple[TrialRecord, ...]
+    finalists: tuple[TrialRecord, ...]
+    sessions: tuple[Session, ...]
+    seconds: float
+    dataset: Mapping[str, Any]
+    objective: Mapping[str, Any]
+    written: Mapping[str, Any]
+
+    @property
+    def resources(self) -> Resources:
+        """What a trial was given: as recorded (it may have been measured), else as the search asks for it."""
+        asked = self.spec.resources
+        given = self.sessions[-1].resources if self.sessions else {}
+        if not given:
+            return asked
+        return Resources(cpus=given["cpus"], gpus=given["gpus"], cost_per_hour=asked.cost_per_hour)
+
+    @property
+    def metric(self) -> str:
+        """The objective's key."""
+        return self.spec.objective.metric
+
+    def summary(self, state: str | None = None) -> Summary:
+        """The study as it stands now.
+
+        Args:
+            state: of the study. None: ``running`` where a living process drives it, else what was
+                written at its end; ``interrupted`` where it had none.
+        """
+        reason = None
+        if state is None:
+            state, reason = self._state()
+        found = summarize(
+            self.spec.study,
+            self.trials,
+            metric=self.metric,
+            mode=self.spec.objective.mode,
+            rungs=self.spec.rungs,
+            state=state,
+            reason=reason,
+            seconds=self.seconds,
+        )
+        found = replace(found, finalists=compared(self.spec, self.trials, self.finalists))
+        return self._with_best_files(found) if state != "running" else found
+
+    def _state(self) -> tuple[str, str | None]:
+        if driver.is_alive({driver.RUN_DIR: str(self.run_dir.resolve())}):
+            return "running", None
+        before = self.written.get("state")
+        if before in (None, "running"):  # its driver was killed before it could say how it ended
+            return "interrupted", "its process ended before the study did"
+        return str(before), self.written.get("reason")
+
+    def _with_best_files(self, summary: Summary) -> Summary:
+        """With the best policy and its YAML where they lie here and belong to what is now the best."""
+        best, before = summary.best, self.written.get("best")
+        if best is None or before is None or (best.number, best.rung) != (before["number"], before["rung"]):
+            return summary
+        policy, config = self.run_dir / BEST_POLICY, self.run_dir / BEST_CONFIG
+        return replace(
+            summary,
+            checkpoint=str(policy) if policy.is_dir() else None,
+            config=str(config) if config.is_file() else None,
+        )
+
+
+def read_study(run_dir: Path, asked_by: str = "RUN") -> StudyFiles:
+    """Read a study's folder.
+
+    Args:
+        run_dir: the folder.
+        asked_by: the argument that named it, for the message.
+
+    Raises:
+        ConfigError: it holds no study.
+        DataError: a file was damaged.
+    """
+    run_dir = run_dir.absolute()
+    spec, records, given = stored_spec(run_dir, asked_by), Records(run_dir), run_dir / GIVEN
+    return StudyFiles(
+        run_dir=run_dir,
+        spec=spec,
+        yaml_text=given.read_text(encoding="utf-8") if given.is_file() else "",
+        trials=tuple(records.trials()),
+        finalists=tuple(Records(run_dir, FINALISTS).trials()),
+        sessions=tuple(records.sessions()),
+        seconds=records.seconds_used(),
+        dataset=_document(run_dir / DATASET),
+        objective=_document(run_dir / OBJECTIVE),
+        written=_document(run_dir / SUMMARY_FILE),
+    )
+
+
+def _document(file: Path) -> Mapping[str, Any]:
+    """A JSON object; empty where the file is absent or holds none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
