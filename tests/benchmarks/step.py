@@ -120,6 +120,8 @@ class _Step:
 
     def __init__(self, policy: Any, run: Callable[[int], float]):
         self.policy, self.run = policy, run
+        for parameter in policy.parameters():  # weights that are mapped from their file count as loaded
+            parameter.detach().sum()
         _forget_peak()
         self.loaded = _memory("VmRSS")
 
