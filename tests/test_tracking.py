@@ -462,3 +462,15 @@ def test_flat_values_and_note_by_hand():
 def test_a_step_is_logged_once_and_what_is_no_number_is_left_out():
     points = metrics({"samples_seen": 8, "loss": 1.0, "done": True, "host": "a"}, [{"samples_seen": 8, "loss": 9.0}], 0)
     assert [(point.key, point.value, point.step) for point in points] == [("loss", 1.0, 8), ("samples_seen", 8.0, 8)]
+
+
+def test_where_finalists_were_trained_the_registered_model_is_the_one_of_theirs_that_is_exported(run_dir, client):
+    tracker = start(run_dir)
+    tracker.start_trial(1, None, {"optim.batch_size": 8}, CONFIG)
+    tracker.start_trial("finalist 4", None, {"optim.batch_size": 8}, CONFIG)
+    best = {"number": 1, "value": 0.4, "rung": 3000}
+    told = {"study": "eggs", "state": "complete", "checkpoint": str(policy(run_dir)), "best": best}
+    tracker.end_study(SUMMARY | told | {"finalists": {"policy": {"number": 4, "seed": 2, "validation": 0.45}}})
+    version = client.get_model_version_by_alias("eggs", "champion")
+    assert client.get_run(version.run_id).info.run_name == "finalist 4"
+    assert version.description == "Finalist 4: val/critical_action_mse = 0.45 at 3,000 samples."

@@ -87,7 +87,9 @@ def page(study: StudyFiles, summary: Summary) -> str:
         trials=_trial_rows(study, summary, space, starts),
         keys=short_keys(space.distributions),
         failures=_failures(summary),
-        cost=words.cost_facts(cost, study.seconds),
+        cost=words.cost_facts(
+            cost, study.seconds, cost_of(study.finalists, study.sessions, spec.samples, study.resources)
+        ),
         saved_words=words.saved_words(cost, spec.samples),
         objective=words.objective_view(study),
         data=words.data_facts(study.dataset, study.spec),

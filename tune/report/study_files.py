@@ -26,7 +26,7 @@ class StudyFiles:
         spec: what is searched.
         yaml_text: its YAML as the user wrote it.
         trials: by number.
-        finalists: their trainings, by number.
+        finalists: the finalists' trainings, likewise.
         sessions: each time the study was started.
         seconds: that they lasted.
         dataset: ``smolvla_core.data.dataset.fingerprint``; empty where it was not recorded.
@@ -95,6 +95,8 @@ class StudyFiles:
         best, before = summary.best, self.written.get("best")
         if best is None or before is None or (best.number, best.rung) != (before["number"], before["rung"]):
             return summary
+        if _policy(summary.finalists) != _policy(self.written.get("finalists")):
+            return summary
         policy, config = self.run_dir / BEST_POLICY, self.run_dir / BEST_CONFIG
         return replace(
             summary,
@@ -128,6 +130,12 @@ def read_study(run_dir: Path, asked_by: str = "RUN") -> StudyFiles:
         objective=_document(run_dir / OBJECTIVE),
         written=_document(run_dir / SUMMARY_FILE),
     )
+
+
+def _policy(finalists: Mapping[str, Any] | None) -> Any:
+    """Which of the finalists' trainings was exported; None where it is the search's best trial."""
+    policy = (finalists or {}).get("policy")
+    return policy["number"] if policy else None
 
 
 def _document(file: Path) -> Mapping[str, Any]:

@@ -118,8 +118,8 @@ def rung_words(spec: SearchSpec) -> str:
     )
 
 
-def cost_facts(cost: Cost, seconds: float) -> Facts:
-    """What was spent."""
+def cost_facts(cost: Cost, seconds: float, finalists: Cost) -> Facts:
+    """What was spent, by the trials and, where there are some, by the finalists."""
     facts = [
         ("Samples drawn", f"{cost.samples:,}"),
         ("Hours of the search", f"{seconds / 3600:.2f} h"),
@@ -128,7 +128,10 @@ def cost_facts(cost: Cost, seconds: float) -> Facts:
         ("GPU-hours", f"{cost.gpu_hours:.2f}"),
     ]
     if cost.price is not None:
-        facts.append(("Price, at resources.cost_per_hour", f"{cost.price:,.2f}"))
+        facts.append(("Price, at resources.cost_per_hour", f"{cost.price + (finalists.price or 0):,.2f}"))
+    if finalists.samples:
+        hours = f"{finalists.trial_hours:.2f} h, {finalists.gpu_hours:.2f} GPU-hours"
+        facts.append(("Finalists, beyond the trials", f"{finalists.samples:,} samples, {hours}"))
     return facts
 
 

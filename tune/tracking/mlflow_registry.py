@@ -20,11 +20,14 @@ NO_REGISTRY = frozenset(["FEATURE_DISABLED", "ENDPOINT_NOT_FOUND", "NOT_IMPLEMEN
 
 @dataclass(frozen=True)
 class Winner:
-    """What is registered: trial ``number`` of a study as it was after ``samples``."""
+    """What is registered: a training of a study, as it was after ``samples``.
+
+    ``number`` is a trial's, or the text that names a training which is no trial of the search.
+    """
 
     study_id: str
     run_id: str
-    number: int
+    number: int | str
     samples: int
 
     @property
@@ -85,13 +88,15 @@ def _version_of(client: "MlflowClient", name: str, winner: Winner) -> str | None
 def _new_version(client: "MlflowClient", name: str, winner: Winner, policy: str, summary: Mapping[str, Any]) -> str:
     place = f"{FOLDER}/{winner.samples}_samples"
     client.log_artifacts(winner.run_id, policy, place)
-    best = summary["best"]
+    what = f"Trial {winner.number}" if isinstance(winner.number, int) else winner.number.capitalize()
+    policy_of = (summary.get("finalists") or {}).get("policy")
+    value = policy_of["validation"] if policy_of else summary["best"]["value"]
     made = client.create_model_version(
         name,
         f"runs:/{winner.run_id}/{place}",
         winner.run_id,
-        tags=winner.tags | {str(summary["metric"]): f"{best['value']:.6g}"},
-        description=f"Trial {winner.number}: {summary['metric']} = {best['value']:.6g} at {winner.samples:,} samples.",
+        tags=winner.tags | {str(summary["metric"]): f"{value:.6g}"},
+        description=f"{what}: {summary['metric']} = {value:.6g} at {winner.samples:,} samples.",
         await_creation_for=0,
     )
     return str(made.version)

@@ -159,7 +159,9 @@ class StudyRuns:
     def register_best(self, summary: Mapping[str, Any]) -> None:
         """Register the best trial's policy (``summary["checkpoint"]``) as a model named as the study."""
         name, best = summary["study"], summary["best"]
-        winner = Winner(self._study_id, self.trial(best["number"]).run_id, best["number"], best["rung"])
+        policy = (summary.get("finalists") or {}).get("policy")
+        key = f"finalist {policy['number']}" if policy else best["number"]
+        winner = Winner(self._study_id, self.trial(key).run_id, key, best["rung"])
         version = register(self._client, name, winner, summary["checkpoint"], summary)
         self._registered = f"{version_link(name, version)}, alias `{ALIAS}`" if version else None
 
