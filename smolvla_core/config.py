@@ -412,6 +412,8 @@ class RuntimeConfig(Section):
     ``data.cache_dir``, or ``off``. The numbers are the same; see ``smolvla_core.cache``."""
     cache_gb: float = Field(default=50.0, gt=0)
     """The most that all of that folder may take on the disk, in GB (10**9 bytes)."""
+    prefix_gb: float = Field(default=1.0, ge=0)
+    """Memory of a trial, in GB, for what the frozen VLM makes of the frames that every evaluation scores."""
     log_every_samples: int = Field(default=1000, ge=1)
     """How often training metrics are reported between evaluations."""
 

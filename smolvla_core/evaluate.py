@@ -224,9 +224,9 @@ def _predict(
         # the batch carries the first draw; the policy is given all of them
         batch = maker.validation(chosen, noise[:, 0], time[:, 0])
         inputs = to_lerobot(batch, learner.interface, learner.processors, learner.device)
-        draws_on_device = (torch.from_numpy(values).to(learner.device) for values in (noise, time))
+        noise_there, time_there = (torch.from_numpy(values).to(learner.device) for values in (noise, time))
         with learner.autocast():
-            answer = learner.forward.answer(inputs, *draws_on_device)
+            answer = learner.forward.answer(inputs, noise_there, time_there, tuple(chosen.tolist()))
         raw = learner.processors.post(answer.actions[:, :, :steps].float())
         predictions.append(raw.numpy())
         valid = (~batch.is_pad[:, None, :steps:every]).float()

@@ -52,6 +52,23 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """Images and language in the VLM: constants of the frame and its instruction."""
+
+    layers: tuple[KeysValues, ...]
+    """Keys and values of each VLM layer, (B, P - 1, ...)."""
+    mask: Tensor
+    """(B, P - 1), false at padding."""
+    dtype: torch.dtype
+    """Of all tokens: lerobot concatenates prefix and state, which promotes a bf16 prefix to the state's dtype."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        return sum(part.numel() * part.element_size() for seen in self.layers for part in (seen.keys, seen.values))
+
+
+@dataclass(frozen=True)
 class Context:
     """What the action tokens attend to: constant over noise and time."""
 
@@ -155,7 +172,13 @@ def sample_actions(policy: SmolVLAPolicy, context: Context, noise: Tensor) -> Te
 
 
 def encode(policy: SmolVLAPolicy, observation: Observation, with_actions: bool = True) -> Context:
-    """Run images, language and state through the VLM.
+    """Run images, language and state through the VLM: :func:`encode_prefix`, then :func:`join_state`."""
+    return join_state(policy, encode_prefix(policy, observation, with_actions), observation.state, with_actions)
+
+
+@torch.no_grad()
+def encode_prefix(policy: SmolVLAPolicy, observation: Observation, with_actions: bool = True) -> Prefix:
+    """Run images and language through the VLM; the state does not count.
 
     Args:
         policy: one that :func:`fast_path` accepts.
@@ -164,23 +187,33 @@ def encode(policy: SmolVLAPolicy, observation: Observation, with_actions: bool =
             trains: layers in which they attend jointly then hold queries, keys and values in the
             wider of the VLM's and the expert's dtypes. False: as in its prediction, where the
             prefix runs alone, in the VLM's dtype. In one dtype both are the same.
+    """
+    model = policy.model
+    embedded, mask = _embed_prefix(model, observation)
+    wide = torch.promote_types(embedded.dtype, output_dtype(model.state_proj))
+    positions = torch.cumsum(mask, dim=1) - 1
+    seen = _run_vlm(_pairs(model), embedded.to(wide), positions, mask[:, None], None, with_actions)
+    return Prefix(tuple(seen), mask, wide)
+
+
+def join_state(policy: SmolVLAPolicy, prefix: Prefix, state: Tensor, with_actions: bool = True) -> Context:
+    """Run the state through the VLM, behind a prefix.
+
+    Args:
+        policy: one that :func:`fast_path` accepts.
+        prefix: of B frames, encoded with the same ``with_actions``.
+        state: (B, S), normalised and padded to the policy's width.
+        with_actions: as for :func:`encode_prefix`.
 
     Returns:
         The context, with gradients towards the state projection and the expert's cross-attention.
     """
     model = policy.model
     pairs = _pairs(model)
-    prefix, prefix_mask = _embed_prefix(model, observation)
-    state = model.state_proj(observation.state)[:, None]
-    # lerobot concatenates both, which promotes a bf16 prefix to the state projection's dtype
-    wide = torch.promote_types(prefix.dtype, state.dtype)
-    with torch.no_grad():
-        positions = torch.cumsum(prefix_mask, dim=1) - 1
-        seen = prefix_mask[:, None]
-        constant = _run_vlm(pairs, prefix.to(wide), positions, seen, None, with_actions)
-    mask = F.pad(prefix_mask, (0, 1), value=True)
-    position = prefix_mask.sum(dim=1, keepdim=True)
-    whole = _run_vlm(pairs, state.to(wide), position, mask[:, None], constant, with_actions)
+    token = model.state_proj(state)[:, None]
+    mask = F.pad(prefix.mask, (0, 1), value=True)
+    position = prefix.mask.sum(dim=1, keepdim=True)
+    whole = _run_vlm(pairs, token.to(prefix.dtype), position, mask[:, None], prefix.layers, with_actions)
     met = [_seen_by_expert(pair, seen) for pair, seen in zip(pairs, whole, strict=True) if pair.expert is not None]
     return Context(tuple(met), mask)
 

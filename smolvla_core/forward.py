@@ -6,8 +6,8 @@ frozen; see ``smolvla_core.fast``.
 Legend: B frames, K noise draws of a frame, T action steps, A action dims, D padded to the policy's.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -18,11 +18,13 @@ from torch import Tensor
 from smolvla_core.data.batch import EMBEDDINGS
 from smolvla_core.fast import (
     Observation,
-    encode,
+    Prefix,
+    encode_prefix,
     fast_path,
     flow_errors,
     flow_pair,
     image_embeddings,
+    join_state,
     sample_actions,
     velocity,
 )
@@ -30,6 +32,10 @@ from smolvla_core.policy import SmolVLAPolicy
 
 Inputs = Mapping[str, Any]
 """Of ``smolvla_core.data.batch.to_lerobot``, for B frames."""
+
+
+Frames = tuple[int, ...]
+"""Rows of the dataset that is scored."""
 
 
 class Answer(NamedTuple):
@@ -47,18 +53,42 @@ class Forward(Protocol):
     def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
         """Squared errors (B, T, A) of the velocity at noise (B, T, D) and time (B,), with gradients."""
 
-    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:
-        """Actions and errors at noise (B, K, T, D) and time (B, K), without gradients."""
+    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
+        """Actions and errors at noise (B, K, T, D) and time (B, K), without gradients.
+
+        ``frames`` names the frames and their instructions, where they are asked about again and again:
+        what is constant of them may be kept.
+        """
 
 
-def choose_forward(policy: SmolVLAPolicy, allow_fast: bool) -> tuple[Forward, str]:
-    """The forward for a policy, and one line that says which and why."""
+def choose_forward(policy: SmolVLAPolicy, allow_fast: bool, prefix_gb: float) -> tuple[Forward, str]:
+    """The forward for a policy, which may keep so much of encoded frames; and one line that says which and why."""
     possible, reason = fast_path(policy)
     if possible and allow_fast:
-        return FastForward(policy), f"forward: fast and exact ({reason})"
+        return FastForward(policy, Prefixes(int(prefix_gb * 1e9))), f"forward: fast and exact ({reason})"
     return UpstreamForward(
         policy
     ), f"forward: lerobot's ({reason if not possible else 'runtime.fast_forward is false'})"
+
+
+@dataclass
+class Prefixes:
+    """Encoded images and instructions of frames that are scored at every rung, as many as fit."""
+
+    room: int
+    """Bytes that are left."""
+    kept: dict[Frames, Prefix] = field(default_factory=dict)
+
+    def of(self, frames: Frames | None, encoded: Callable[[], Prefix]) -> Prefix:
+        """The prefix of some frames: the one that is kept, else a new one, which is kept where it fits."""
+        found = self.kept.get(frames) if frames is not None else None
+        if found is not None:
+            return found
+        fresh = encoded()
+        if frames is not None and fresh.bytes <= self.room:
+            self.room -= fresh.bytes
+            self.kept[frames] = fresh
+        return fresh
 
 
 @dataclass(frozen=True)
@@ -66,6 +96,7 @@ class FastForward:
     """``smolvla_core.fast`` on lerobot's inputs."""
 
     policy: SmolVLAPolicy
+    prefixes: Prefixes = field(default_factory=lambda: Prefixes(0))
 
     def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
         """See :class:`Forward`."""
@@ -74,9 +105,10 @@ class FastForward:
         return errors[..., : action_width(self.policy)]
 
     @torch.no_grad()
-    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:
+    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
         """See :class:`Forward`. A frame is encoded once, for all draws, Euler steps and errors."""
-        context = encode(self.policy, self.observe(inputs), with_actions=False)
+        prefix = self.prefixes.of(frames, lambda: encode_prefix(self.policy, self.observe(inputs), with_actions=False))
+        context = join_state(self.policy, prefix, self.policy.prepare_state(inputs), with_actions=False)
         noisy, target = flow_pair(self.policy.prepare_action(inputs)[:, None], noise, time)
         errors = F.mse_loss(target, velocity(self.policy, context, noisy, time), reduction="none")
         actions = sample_actions(self.policy, context, noise)
@@ -121,7 +153,7 @@ class UpstreamForward:
         return errors[..., : action_width(policy)]
 
     @torch.no_grad()
-    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:
+    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
         """See :class:`Forward`. Every draw is a frame of its own."""
         draws = time.shape[1]
         tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}

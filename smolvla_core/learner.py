@@ -59,7 +59,8 @@ class Learner:
         self.device = pick_device(config.runtime)
         self.precision = pick_precision(config.runtime, self.device)
         self.policy = build_policy(config, interface, self.device)
-        self.forward, self.forward_line = choose_forward(self.policy, config.runtime.fast_forward)
+        runtime = config.runtime
+        self.forward, self.forward_line = choose_forward(self.policy, runtime.fast_forward, runtime.prefix_gb)
         self.readings = tuple(self._reading(*dataset) for dataset in ((interface, weights), *others))
         self.processors = self.readings[0].processors
         self.trained: dict[str, nn.Parameter] = {

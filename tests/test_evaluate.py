@@ -22,7 +22,7 @@ def answer_with(trial, actions_of):
     """Make the policy predict what ``actions_of(noise)`` says, in normalised units."""
 
     class Fixed:
-        def answer(self, inputs, noise, time):
+        def answer(self, inputs, noise, time, frames=None):
             actions = actions_of(noise)[..., : trial.learner.interface.action_width]
             return Answer(actions, torch.zeros_like(actions))
 

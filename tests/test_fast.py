@@ -6,9 +6,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from smolvla_core import fast
+from smolvla_core import fast, forward
 from smolvla_core.evaluate import evaluate
-from smolvla_core.forward import FastForward, UpstreamForward
+from smolvla_core.fast import encode_prefix
+from smolvla_core.forward import FastForward, Prefixes, UpstreamForward
 from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 from tests.smolvla import CAMERAS, make_flow, make_inputs, make_policy
@@ -213,3 +214,37 @@ def test_a_trial_is_the_same_either_way(request, generic_root, cache_dir, pretra
     assert distance(flat(found), flat(expected)) < tolerance
     found, expected = (evaluate(trial.learner, trial.maker, trial.frames) for trial in trials)
     assert found == pytest.approx(expected, rel=tolerance)
+
+
+def test_frames_that_are_scored_again_are_not_encoded_again(cache_dir, monkeypatch):
+    """Same numbers to the bit, after the expert and the state projection have moved too."""
+    policy = make_policy(cache_dir)
+    inputs, draws = make_inputs(policy), make_flow(policy, 3, 4)
+    encoded = []
+    monkeypatch.setattr(forward, "encode_prefix", lambda *a, **k: encoded.append(1) or encode_prefix(*a, **k))
+    keeping = FastForward(policy, Prefixes(10**9))
+    for _ in range(2):
+        kept, fresh = keeping.answer(inputs, *draws, frames=(3, 5, 8)), FastForward(policy).answer(inputs, *draws)
+        assert torch.equal(kept.actions, fresh.actions)
+        assert torch.equal(kept.errors, fresh.errors)
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.01)
+    assert len(encoded) == 1 + 2
+    keeping.answer(inputs, *draws, frames=(3, 5, 9))
+    assert len(encoded) == 4
+
+
+def test_only_what_fits_is_kept(cache_dir):
+    policy = make_policy(cache_dir)
+    inputs, draws = make_inputs(policy), make_flow(policy, 3, 4)
+    keeping = FastForward(policy, Prefixes(10**9))
+    keeping.answer(inputs, *draws, frames=(1,))
+    size = 10**9 - keeping.prefixes.room
+    # keys and values of 4 layers, 2 heads of 16: 3 frames of as many tokens as the mask has
+    assert size == 3 * keeping.prefixes.kept[(1,)].mask.shape[1] * 4 * 2 * 2 * 16 * 4
+    small = FastForward(policy, Prefixes(2 * size - 1))
+    for frames in ((1,), (2,), (1,)):
+        small.answer(inputs, *draws, frames=frames)
+    assert set(small.prefixes.kept) == {(1,)}
