@@ -23,7 +23,7 @@ from torch import Tensor
 
 from smolvla_core.command import OK, answer
 from smolvla_core.config import TrialConfig
-from smolvla_core.data.dataset import TASK_INFO
+from smolvla_core.data.keys import TASK_INFO
 from smolvla_core.errors import DataError, UserError
 from smolvla_core.features import feature_to_dict
 from smolvla_core.interface import Interface

@@ -13,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.config import TrialConfig, suggest
+from smolvla_core.config import TrialConfig
+from smolvla_core.config_errors import suggest
 from smolvla_core.data.dataset import Dataset, Moments
 from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.features import Feature, append_features, feature_from_dict, feature_to_dict, resolve_features

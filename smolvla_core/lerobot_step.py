@@ -14,7 +14,7 @@ from lerobot.configs import PipelineFeatureType, PolicyFeature
 from lerobot.processor import ObservationProcessorStep
 from torch import Tensor
 
-from smolvla_core.data.dataset import STATE, TASK_INFO
+from smolvla_core.data.keys import STATE, TASK_INFO
 from smolvla_core.errors import DataError
 from smolvla_core.features import append_features, feature_from_dict
 

@@ -23,7 +23,8 @@ from transformers import AutoTokenizer
 from transformers.initialization import no_init_weights
 
 from smolvla_core.config import TINY, PolicyConfig, TrialConfig
-from smolvla_core.data.dataset import ACTION, STATE, Moments
+from smolvla_core.data.dataset import Moments
+from smolvla_core.data.keys import ACTION, STATE
 from smolvla_core.errors import ConfigError
 from smolvla_core.instructions import RememberingTokenizer
 from smolvla_core.interface import Interface

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.command import OK, Parser, answer
-from smolvla_core.config import SegmentConfig, TrialConfig, load_config
+from smolvla_core.config import SegmentConfig, TrialConfig
+from smolvla_core.config_file import load_config
 from smolvla_core.data.dataset import Dataset, open_dataset
 from smolvla_core.data.legacy import cache_home
 from smolvla_core.errors import ConfigError

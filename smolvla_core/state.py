@@ -14,7 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.config import StateConfig, suggest
+from smolvla_core.config import StateConfig
+from smolvla_core.config_errors import suggest
 from smolvla_core.errors import ConfigError
 from smolvla_core.r1pro import (
     DERIVED,

@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from smolvla_core.checkpoint import export_policy, load_state, read_state, save_state
 from smolvla_core.command import FAILED, OK, Parser, answer
-from smolvla_core.config import TrialConfig, load_config
+from smolvla_core.config import TrialConfig
+from smolvla_core.config_file import load_config
 from smolvla_core.errors import DataError, DivergedError
 from smolvla_core.evaluate import EpisodeErrors
 from smolvla_core.learner import Learner, StepStats

@@ -2,15 +2,9 @@
 
 import pytest
 
-from smolvla_core.config import (
-    TrialConfig,
-    dotted_keys,
-    expand_environment,
-    load_config,
-    load_yaml,
-    parse_assignments,
-    set_dotted,
-)
+from smolvla_core.config import TrialConfig, dotted_keys
+from smolvla_core.config_file import load_config
+from smolvla_core.config_values import expand_environment, load_yaml, parse_assignments, set_dotted
 from smolvla_core.errors import ConfigError
 
 DATA = {"data": {"train": [{"root": "/data/eggs"}]}}

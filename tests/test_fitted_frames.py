@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from smolvla_core.cache.plan import CachePlan
-from smolvla_core.config import set_dotted
+from smolvla_core.config_values import set_dotted
 from smolvla_core.errors import ConfigError
 from tests.test_plan import FACTS, lines_of, make
 from tune.fitted_frames import fitted

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from smolvla_core.config import set_dotted
+from smolvla_core.config_values import set_dotted
 from smolvla_core.errors import UserError
 from tests.datasets import write_generic, write_legacy
 from tune.preflight import preflight

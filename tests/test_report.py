@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from smolvla_core.command import python_command
-from smolvla_core.config import load_config
+from smolvla_core.config_file import load_config
 from tune.records import Outcome, Records, Result, TrialRecord
 from tune.report import closing_lines, trial_table, write_results
 from tune.run_folder import write_whole

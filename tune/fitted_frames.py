@@ -7,7 +7,7 @@ is resumed on another disk, or run again from its YAML, draws from the same fram
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from smolvla_core.config import set_dotted
+from smolvla_core.config_values import set_dotted
 from tune.spec import SearchSpec
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import Any
 from ray import tune as ray_tune
 from ray.tune.search import Searcher
 
-from smolvla_core.config import TrialConfig, set_dotted
+from smolvla_core.config import TrialConfig
+from smolvla_core.config_values import set_dotted
 from tune.asha import RungScheduler
 from tune.console import Events, Say
 from tune.ray_session import Brake, stopped_by_signals

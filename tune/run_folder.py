@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from smolvla_core.config import load_yaml
+from smolvla_core.config_values import load_yaml
 from smolvla_core.errors import ConfigError
 from tune.fitted_frames import with_stored
 from tune.spec import SearchSpec, is_uri

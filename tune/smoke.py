@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smolvla_core.config import TINY, parse_assignments, set_dotted
+from smolvla_core.config import TINY
+from smolvla_core.config_values import parse_assignments, set_dotted
 from smolvla_core.errors import ConfigError
 from tune.console import format_value
 from tune.records import TrialRecord

@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
-from smolvla_core.config import TrialConfig, dotted_keys, expand_environment, load_yaml, suggest
+from smolvla_core.config import TrialConfig, dotted_keys
+from smolvla_core.config_errors import suggest
+from smolvla_core.config_values import expand_environment, load_yaml
 from smolvla_core.errors import ConfigError
 
 Path_ = tuple[str | int, ...]

@@ -15,7 +15,8 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-from smolvla_core.config import TrialConfig, dotted_keys, set_dotted, weight_keys
+from smolvla_core.config import TrialConfig, dotted_keys, weight_keys
+from smolvla_core.config_values import set_dotted
 from tune.parameters import CategoricalParam, FloatParam, IntParam, Scalar
 from tune.spec import SearchSpec
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from smolvla_core.config import TrialConfig, dotted_keys, explain, set_dotted, suggest
+from smolvla_core.config import TrialConfig, dotted_keys
+from smolvla_core.config_errors import explain, suggest
+from smolvla_core.config_values import set_dotted
 from tune.parameters import CategoricalParam, FloatParam
 from tune.source import Path_, SpecError
 from tune.space import Space, base_values, complete, contains, describe, known_keys, sorted_by_condition

@@ -18,7 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from smolvla_core.config import OptimConfig, Section, parse_assignments, suggest
+from smolvla_core.config import OptimConfig, Section
+from smolvla_core.config_errors import suggest
+from smolvla_core.config_values import parse_assignments
 from smolvla_core.errors import ConfigError
 from tune.parameters import CategoricalParam, FloatParam, IntParam, Param, Scalar
 from tune.source import Source, SpecError, assign, expand, read

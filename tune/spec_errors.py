@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from smolvla_core.config import TrialConfig, explain, suggest
+from smolvla_core.config import TrialConfig
+from smolvla_core.config_errors import explain, suggest
 from tune.parameters import PARAMS
 from tune.source import Path_, SpecError
 

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune as ray_tune
 
-from smolvla_core.config import TrialConfig, set_dotted
+from smolvla_core.config import TrialConfig
+from smolvla_core.config_values import set_dotted
 from smolvla_core.errors import DivergedError, UserError
 from tune.searcher import FAILURE
 

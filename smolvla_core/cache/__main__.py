@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from smolvla_core.command import FAILED, OK, Parser, answer
-from smolvla_core.config import load_trial
+from smolvla_core.config_file import load_trial
 from smolvla_core.errors import ConfigError
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from smolvla_core.augment import ColorJitter
 from smolvla_core.cache.sight import CachedCamera, CachedEmbeddings, Part
-from smolvla_core.config import TrialConfig, load_yaml
+from smolvla_core.config import TrialConfig
+from smolvla_core.config_values import load_yaml
 from smolvla_core.data.mixture import Mixture
 from smolvla_core.data.sampler import SampleStream
 from smolvla_core.data.workers import each

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smolvla_core.augment import Augmentation, RawFrames, augment
-from smolvla_core.data.dataset import ACTION, STATE, Dataset
+from smolvla_core.data.dataset import Dataset
+from smolvla_core.data.keys import ACTION, STATE
 from smolvla_core.data.pictures import Camera
 from smolvla_core.data.sampler import SampleStream
 from smolvla_core.interface import Interface

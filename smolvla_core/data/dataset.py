@@ -4,32 +4,31 @@ Shapes: N frames of the dataset, E episodes, R raw state dims, A action dims, C 
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from numpy.typing import NDArray
 
 from smolvla_core.config import DataConfig, DatasetSource
-from smolvla_core.data.legacy import converted, is_legacy
+from smolvla_core.data.keys import ACTION, SEGMENTATION, STATE, TASK_INFO, TIMESTAMP
+from smolvla_core.data.reading import (
+    boundaries,
+    episodes_of,
+    instructions_of,
+    locate,
+    matrix,
+    read_columns,
+    read_metadata,
+    refuse_non_finite,
+)
 from smolvla_core.errors import DataError
 from smolvla_core.r1pro import ACTION_WIDTH, BASE_VELOCITY
 from smolvla_core.state import release_of
 
-STATE = "observation.state"
-ACTION = "action"
-TIMESTAMP = "timestamp"
-TASK_INFO = "observation.task_info"
-SEGMENTATION = "seg_instance_id"
-"""Part of the keys of BEHAVIOR's segmentation videos, which their metadata does not mark as depth's are."""
 ROWS_AT_ONCE = 65_536
 MIN_STD = 1e-6
 """A dim that varies less than this is constant: it is shifted but not scaled."""
@@ -186,93 +185,26 @@ def open_dataset(config: DataConfig, number: int = 0) -> Dataset:
 @lru_cache(maxsize=4)
 def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     root = locate(source, cache_dir)
-    meta = _read_metadata(source, root)
+    meta = read_metadata(source, root)
     poses = source.task_info is not None
-    recorded = _episodes_of(meta, source.task, root)
-    table = _read_columns(meta, root, recorded, (TASK_INFO,) if poses else ())
-    state, action = _matrix(table, STATE, root), _matrix(table, ACTION, root)
+    recorded = episodes_of(meta, source.task, root)
+    table = read_columns(meta, root, recorded, (TASK_INFO,) if poses else ())
+    state, action = matrix(table, STATE, root), matrix(table, ACTION, root)
     episode = np.searchsorted(recorded, table["episode_index"].to_numpy()).astype(np.int64)
-    starts, lengths = _boundaries(table["episode_index"].to_numpy(), recorded, root)
+    starts, lengths = boundaries(table["episode_index"].to_numpy(), recorded, root)
     frame = np.arange(len(episode)) - starts[episode]
     # lerobot decodes pictures by the recorded time; where there is none, frames are equally spaced
     timed = TIMESTAMP in table.column_names
-    timestamp = _matrix(table, TIMESTAMP, root)[:, 0].astype(np.float64) if timed else frame / meta.fps
-    _refuse_non_finite(state, STATE, episode, frame, root)
-    _refuse_non_finite(action, ACTION, episode, frame, root)
-    task_info = _matrix(table, TASK_INFO, root) if poses else None
+    timestamp = matrix(table, TIMESTAMP, root)[:, 0].astype(np.float64) if timed else frame / meta.fps
+    refuse_non_finite(state, STATE, episode, frame, root)
+    refuse_non_finite(action, ACTION, episode, frame, root)
+    task_info = matrix(table, TASK_INFO, root) if poses else None
     if task_info is not None:
-        _refuse_non_finite(task_info, TASK_INFO, episode, frame, root)
-    tasks = _instructions(meta, table["task_index"].to_numpy()[starts], root)
+        refuse_non_finite(task_info, TASK_INFO, episode, frame, root)
+    tasks = instructions_of(meta, table["task_index"].to_numpy()[starts], root)
     dataset = Dataset(meta, root, state, action, timestamp, episode, frame, starts, lengths, tasks, recorded, task_info)
     _refuse_missing_videos(dataset)
     return dataset
-
-
-def _episodes_of(meta: LeRobotDatasetMetadata, task: int | None, root: Path) -> NDArray[np.int64]:
-    """Recorded numbers of a task's episodes, ascending; those of all tasks for None."""
-    if task is None:
-        return np.arange(meta.total_episodes)
-    names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
-    if task not in names:
-        listed = [f"{number} '{_shortened(name)}'" for number, name in sorted(names.items())]
-        some = ", ".join([*listed[:5], "..."] if len(listed) > 5 else listed)
-        raise DataError(f"data.train: {root} has no task {task}; its tasks are {some}")
-    found = [episode for episode, tasks in enumerate(meta.episodes["tasks"]) if names[task] in tasks]
-    if not found:
-        raise DataError(f"data.train: {root} has no episode of task {task}, '{_shortened(names[task])}'")
-    return np.asarray(found, dtype=np.int64)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _instructions(meta: LeRobotDatasetMetadata, task_index: NDArray[np.int64], root: Path) -> tuple[str, ...]:
-    """The instruction of each episode, by its task."""
-    names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
-    unknown = next((episode for episode, index in enumerate(task_index) if int(index) not in names), None)
-    if unknown is not None:
-        raise DataError(
-            f"{root}: episode {unknown} is of task {task_index[unknown]}, which meta/tasks.parquet does not list; "
-            "fetch the dataset again"
-        )
-    return tuple(names[int(index)] for index in task_index)
-
-
-def locate(source: DatasetSource, cache_dir: str | None) -> Path:
-    """The local folder of a v3.0 dataset: downloaded or converted first where needed.
-
-    Raises:
-        DataError: the folder is missing or holds no dataset.
-    """
-    if source.root is None:
-        return _downloaded(str(source.repo_id))
-    root = Path(source.root).expanduser()
-    if not root.is_dir():
-        raise DataError(f"data.train: {root} does not exist; give the folder that holds meta/info.json")
-    info_file = root / "meta" / "info.json"
-    if not info_file.is_file():
-        raise DataError(f"data.train: {root} holds no meta/info.json; is it the dataset's own folder?")
-    try:
-        info = json.loads(info_file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{info_file}: not valid JSON (line {error.lineno}); fetch the file again") from None
-    fps = info.get("fps") if isinstance(info, dict) else None
-    if not isinstance(fps, int | float) or fps <= 0:
-        raise DataError(
-            f"{info_file}: 'fps' is {fps!r}; it must be a number above 0, correct it or fetch the file again"
-        )
-    return converted(root, info, cache_dir) if is_legacy(info) else root.resolve()
-
-
-def _downloaded(repo_id: str) -> Path:
-    try:
-        return Path(LeRobotDataset(repo_id).root)
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        raise DataError(
-            f"data.train: {repo_id} cannot be fetched ({_first_line(error)}); "
-            "check the name and the network, or give 'root', the dataset's folder"
-        ) from error
 
 
 def split_episodes(config: DataConfig, total: int) -> Split:
@@ -327,107 +259,6 @@ def _metadata_digest(dataset: Dataset) -> "hashlib._Hash":
     return digest
 
 
-def _read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
-    for needed in ("meta/tasks.parquet", "meta/episodes", "data"):
-        files = [file for file in (root / needed, *(root / needed).rglob("*.parquet")) if file.is_file()]
-        if not files:  # lerobot would ask the hub for it
-            raise DataError(f"{root}: '{needed}' is missing; the dataset is incomplete, fetch or convert it again")
-        for file in files:
-            _refuse_damaged(file)
-    try:
-        meta = LeRobotDatasetMetadata(source.repo_id or f"local/{root.name}", root=root)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise DataError(f"{root / 'meta'}: cannot be read: {_first_line(error)}; fetch the dataset again") from None
-    for key in (STATE, ACTION):
-        if key not in meta.features:
-            raise DataError(f"{root}: the dataset has no '{key}'; it has {', '.join(sorted(meta.features))}")
-    if source.task_info is not None and TASK_INFO not in meta.features:
-        raise DataError(
-            f"data.train: {root} has no '{TASK_INFO}', whose places task_info gives; import the dataset with "
-            "--keep-privileged, or remove task_info"
-        )
-    return meta
-
-
-def _read_columns(
-    meta: LeRobotDatasetMetadata, root: Path, recorded: NDArray[np.int64], extra: tuple[str, ...]
-) -> pa.Table:
-    """The columns that are held in memory, of the recorded episodes."""
-    whole = len(recorded) == meta.total_episodes
-    tables = []
-    for file in sorted((root / "data").rglob("*.parquet")) if whole else _files_of(meta, root, recorded):
-        present = set(pq.read_schema(file).names)
-        wanted = [STATE, ACTION, "episode_index", "task_index", *extra, *({TIMESTAMP} & present)]
-        lacking = [column for column in wanted if column not in present]
-        if lacking:
-            raise DataError(f"{file}: has no column '{lacking[0]}'; convert the dataset again")
-        try:
-            tables.append(pq.read_table(file, columns=wanted))
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
-        if not whole:
-            tables[-1] = tables[-1].filter(np.isin(tables[-1]["episode_index"].to_numpy(), recorded))
-    try:
-        table = pa.concat_tables(tables).combine_chunks()
-    except pa.ArrowException:
-        raise DataError(
-            f"{root / 'data'}: its files hold the same column with different types; convert the dataset again"
-        ) from None
-    promised = meta.total_frames if whole else int(np.sum(np.asarray(meta.episodes["length"])[recorded]))
-    if len(table) != promised:
-        where = "info.json" if whole else "meta/episodes"
-        raise DataError(
-            f"{root}: {where} promises {promised} frames, data/ holds {len(table)}; "
-            "fetch the dataset again, or set 'task' beside its root where only one task was fetched"
-        )
-    return table
-
-
-def _files_of(meta: LeRobotDatasetMetadata, root: Path, recorded: NDArray[np.int64]) -> list[Path]:
-    files = [root / path for path in sorted({meta.get_data_file_path(int(episode)) for episode in recorded})]
-    for file in files:
-        if not file.is_file():
-            raise DataError(f"{file}: is missing; fetch the file")
-        _refuse_damaged(file)
-    return files
-
-
-def _matrix(table: pa.Table, key: str, root: Path) -> NDArray[np.float32]:
-    column = table[key].combine_chunks()
-    if column.null_count:
-        raise DataError(f"{root}: '{key}' has {column.null_count} empty rows; remove those episodes")
-    rows = len(column)
-    values = column.flatten() if pa.types.is_nested(column.type) else column
-    flat = values.to_numpy(zero_copy_only=False).astype(np.float32)
-    if rows == 0 or flat.size % rows:
-        raise DataError(f"{root}: '{key}' does not have the same width in every row; convert the dataset again")
-    return flat.reshape(rows, -1)
-
-
-def _boundaries(
-    number: NDArray[np.int64], recorded: NDArray[np.int64], root: Path
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First row and length of each episode, of the rows' recorded numbers (N,)."""
-    if np.any(np.diff(number) < 0) or not np.isin(number, recorded).all():
-        raise DataError(f"{root}: episode_index is not ascending from 0 to {recorded[-1]}; convert the dataset again")
-    lengths = np.bincount(np.searchsorted(recorded, number), minlength=len(recorded)).astype(np.int64)
-    if np.any(lengths == 0):
-        raise DataError(f"{root}: episode {recorded[np.argmin(lengths)]} has no frames; remove it from the dataset")
-    return np.cumsum(lengths) - lengths, lengths
-
-
-def _refuse_non_finite(
-    rows: NDArray[np.float32], key: str, episode: NDArray[np.int64], frame: NDArray[np.int64], root: Path
-) -> None:
-    bad = np.argwhere(~np.isfinite(rows))
-    if len(bad):
-        row, dim = bad[0]
-        raise DataError(
-            f"{root}: '{key}' dim {dim} is {rows[row, dim]} at episode {episode[row]}, frame {frame[row]} "
-            f"({len(bad)} such values); repair or remove those episodes"
-        )
-
-
 def _refuse_missing_videos(dataset: Dataset) -> None:
     meta = dataset.meta
     # metadata may declare depth streams that were not downloaded and are never looked at
@@ -435,17 +266,6 @@ def _refuse_missing_videos(dataset: Dataset) -> None:
         for path in sorted({meta.get_video_file_path(e, key) for e in map(int, dataset.recorded)}):
             if not (dataset.root / path).is_file():
                 raise DataError(f"{dataset.root / path}: video of '{key}' is missing; fetch the dataset again")
-
-
-def _refuse_damaged(file: Path) -> None:
-    try:
-        pq.read_metadata(file)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def video_offsets(dataset: Dataset, key: str) -> tuple[list[Path], NDArray[np.float64]]:

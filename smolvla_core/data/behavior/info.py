@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smolvla_core.config import suggest
+from smolvla_core.config_errors import suggest
 from smolvla_core.data.behavior import layout
 from smolvla_core.data.wording import printable, unreadable
 from smolvla_core.errors import DataError
