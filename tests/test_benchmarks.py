@@ -99,11 +99,12 @@ def test_tables_are_printed_from_a_file_of_runs_and_a_cut_off_line_is_left_out(t
         )  # fmt: skip
 
     lines = [run("random", seed, [[10, 0.9], [80, 0.5]]) for seed in range(4)]
+    lines.append(run("random", 4, [[10, 7.0]]))  # ours has not tried it yet
     lines += [run("ours", seed, [[10, 0.9], [20, 0.5], [60, 0.1]]) for seed in range(4)]
     path = tmp_path / "runs.jsonl"
     path.write_text("\n".join([*lines, lines[0][:30]]), encoding="utf-8")
     print_tables(list(read(path)), budget=100)
     out = capsys.readouterr().out
-    assert out.startswith("\n8 runs of 100 epochs")
-    assert "| ours | 4 | 0.250 [0.250, 0.250] | 0.250 |" in out  # 20 epochs of 80
+    assert out.startswith("\n4 runs a method, 4 seeds, 100 epochs")
+    assert "| ours | 0.250 [0.250, 0.250] | 0.250 |" in out  # 20 epochs of 80
     assert "| accuracy | 1 | 3 | 0.500 | 0.100 |" in out

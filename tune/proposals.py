@@ -182,7 +182,6 @@ class _RungModel(GPSampler):
             # Parameters that are active in some trials only are left to TPE.
             independent_sampler=TPESampler(seed=seed, n_startup_trials=ENOUGH, multivariate=True),
             n_startup_trials=1,
-            deterministic_objective=True,
             warn_independent_sampling=False,
         )
         # Optuna's defaults are for suggestions that may take a second; a quarter finds points as good.

@@ -25,6 +25,8 @@ REFERENCES = ("stock", "random")
 def print_tables(runs: Sequence[dict[str, Any]], budget: int, measure: str = "chosen") -> None:
     """Regret against epochs, epochs to the references' final results, and regret in every cell.
 
+    Only problems that every method has tried are counted.
+
     Args:
         runs: lines of the results.
         budget: epochs of a run.
@@ -35,14 +37,18 @@ def print_tables(runs: Sequence[dict[str, Any]], budget: int, measure: str = "ch
     for run in runs:
         by_method.setdefault(run["method"], {})[problem(run)] = run[measure]
         trials.setdefault(run["method"], []).append(run["trials"])
-    if not by_method:
-        print("no runs")
+    common = set.intersection(*(set(tries) for tries in by_method.values())) if by_method else set()
+    if not common:
+        print("no problem that all methods have tried")
         return
-    print(f"\n{len(runs)} runs of {budget} epochs; interquartile mean of the normalised regret after so many epochs")
+    by_method = {name: {key: tries[key] for key in sorted(common)} for name, tries in by_method.items()}
+    seeds = len({key[-1] for key in common})
+    print(f"\n{len(common)} runs a method, {seeds} seeds, {budget} epochs")
+    print("\ninterquartile mean of the normalised regret after so many epochs")
     _table(
-        ["method", "runs", "trials", *(f"{fraction * budget:.0f}" for fraction in FRACTIONS)],
+        ["method", "trials", *(f"{fraction * budget:.0f}" for fraction in FRACTIONS)],
         (
-            [name, len(tries), round(float(np.mean(trials[name]))), *(_regret(tries, f * budget) for f in FRACTIONS)]
+            [name, round(float(np.mean(trials[name]))), *(_regret(tries, f * budget) for f in FRACTIONS)]
             for name, tries in by_method.items()
         ),
     )
@@ -56,9 +62,9 @@ def _print_epochs_to(by_method: dict[str, dict[Problem, Steps]], reference: str,
     target = by_method[reference]
     print(f"\nepochs to {reference}'s final result, divided by {reference}'s own")
     _table(
-        ["method", "pairs", "geometric mean of pairs", "of the mean curves"],
+        ["method", "geometric mean of pairs", "of the mean curves"],
         (
-            [name, len(ratios), interval(ratios, geometric_mean), f"{_curves_ratio(tries, target, budget):.3f}"]
+            [name, interval(ratios, geometric_mean), f"{_curves_ratio(tries, target, budget):.3f}"]
             for name, tries in by_method.items()
             if (ratios := ratio_to(tries, target, target, budget))
         ),

@@ -1,5 +1,6 @@
 """The same comparison through a real Ray ``Tuner``: that the simulation leaves nothing out that matters."""
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ def search(
         metric="value", mode=mode, rungs=rungs, reduction_factor=reduction, number=searcher.number, resource="epochs"
     )
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    folder = tempfile.TemporaryDirectory()
     try:
         results = ray_tune.Tuner(
             ray_tune.with_resources(trainable, {"cpu": 1}),
@@ -44,10 +46,11 @@ def search(
                 max_concurrent_trials=workers,
                 reuse_actors=True,
             ),
-            run_config=ray_tune.RunConfig(verbose=0),
+            run_config=ray_tune.RunConfig(verbose=0, storage_path=folder.name),
         ).fit()
+        last = [result.metrics for result in results if result.metrics]
     finally:
         ray.shutdown()
-    last = [result.metrics for result in results if result.metrics]
+        folder.cleanup()
     whole = [result["value"] for result in last if result["epochs"] == EPOCHS]
     return (max if mode == "max" else min)(whole), sum(result["epochs"] for result in last)
