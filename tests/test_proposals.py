@@ -73,14 +73,14 @@ def test_a_region_where_trials_fail_is_left_alone():
     space = {"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)}
     search = RungSearch(space, metric="error", mode="min", rungs=(10, 30, 90), seed=1)
     points = []
-    for number in range(24):  # the error falls towards x = 1, but from 0.6 on memory runs out
+    for number in range(36):  # the error falls towards x = 1, but from 0.6 on memory runs out
         x, y = search.suggest(str(number)).values()
         points.append(x)
         if x > 0.6:
             search.on_trial_complete(str(number), {"samples_seen": 5, "failure": "out of memory"})
         else:
             run_to_the_end(search, str(number), 1 - x + (y - 0.4) ** 2)
-    assert sum(x > 0.7 for x in points[12:]) <= 4  # without the constraint it would go there every time
+    assert sum(x > 0.7 for x in points[-12:]) <= 4  # without the constraint it would go there every time
     assert max(x for x in points if x <= 0.6) > 0.5  # and it goes as near as it can
 
 
@@ -99,7 +99,7 @@ def test_it_finds_a_good_conditional_parameter():
     )
     search = RungSearch(space, metric="error", mode="min", rungs=(90,), seed=0)
     rates = []
-    for number in range(40):
+    for number in range(40 + ENOUGH):
         point = search.suggest(str(number))
         rates.append(point.get("rate"))
         run_to_the_end(search, str(number), 1.0 if point["kind"] == "plain" else abs(point["rate"] - 0.7))
@@ -109,7 +109,9 @@ def test_it_finds_a_good_conditional_parameter():
 
 
 def test_a_suggestion_depends_on_what_was_seen_and_on_nothing_else():
-    trials = [past(0.1 * n, {90: (0.1 * n - 0.3) ** 2}) for n in (0, 9, 7, 1, 5, 2)]
+    order = (0, 9, 7, 1, 5, 10, 6, 8, 4.2, 0.5, 2)
+    trials = [past(0.1 * n, {90: (0.1 * n - 0.3) ** 2}) for n in order]
+    assert len(trials) > ENOUGH
     space = Space(dict(X))
 
     def point(trials: list[Past], number: int, seed: int = 0) -> dict[str, Any]:

@@ -188,14 +188,16 @@ def test_it_learns(mode):
 
 
 def test_a_trial_that_was_stopped_early_does_not_pass_for_a_good_one():
-    search = make({"x": FloatDistribution(0.0, 1.0)})
-    for number in range(24):
-        x = search.suggest(str(number))["x"]
-        if x < 0.5:  # looks better than all others, at a ninth of the budget
+    search = make({"x": FloatDistribution(0.0, 1.0)}, warm_start=[{"x": (n + 0.5) / 24} for n in range(24)])
+    suggested = []
+    for number in range(36):
+        suggested.append(search.suggest(str(number))["x"])
+        if suggested[-1] < 0.5:  # looks better than all others, at a ninth of the budget
             search.on_trial_complete(str(number), {"samples_seen": 10, "error": 0.1})
         else:
-            search.on_trial_complete(str(number), at(90, 0.5 + (x - 0.8) ** 2))
-    assert sum(search.suggest(str(number))["x"] >= 0.5 for number in range(24, 34)) >= 8
+            search.on_trial_complete(str(number), at(90, 0.5 + (suggested[-1] - 0.8) ** 2))
+    # below 0.5 nothing is known of the full budget, so a look there is due now and then
+    assert sum(x >= 0.5 for x in suggested[24:]) >= 8
 
 
 SMALL = {"a": CategoricalDistribution(["x", "y"]), "b": IntDistribution(1, 3), "c": FloatDistribution(0, 1, step=0.5)}
@@ -456,7 +458,7 @@ def test_evaluated_points_take_no_warm_start_s_turn(tmp_path):
 
 def test_evaluated_points_are_learned_from():
     search = make({"x": FloatDistribution(0.0, 1.0)})
-    for x in (0.03, 0.17, 0.36, 0.51, 0.66, 0.97):
+    for x in (0.03, 0.1, 0.17, 0.24, 0.3, 0.36, 0.43, 0.51, 0.58, 0.66, 0.97):
         search.add_evaluated_point({"x": x}, (x - 0.8) ** 2)
     assert sum(0.66 < search.suggest(str(n))["x"] < 0.97 for n in range(4)) >= 3
 
@@ -475,7 +477,7 @@ def database() -> Iterator[str]:
 
 def test_optuna_reads_the_study_from_its_database(database):
     search = make(storage=database, study_name="eggs", warm_start=[BASELINE])
-    life = Life(search, 6).run()
+    life = Life(search, 12).run()
     study = optuna.load_study(study_name="eggs", storage=database)
     assert study.direction == optuna.study.StudyDirection.MINIMIZE
     assert [trial.params for trial in study.trials] == list(life.params.values())

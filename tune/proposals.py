@@ -25,7 +25,7 @@ from tune.space import contains
 
 DefineByRun = Callable[[BaseTrial], dict[str, Any] | None]
 
-ENOUGH = 5
+ENOUGH = 10
 """Results that a rung needs for a model of its own."""
 LEAST_BUDGET = 0.1
 """Share of the budget below which a rung has no model: what is best so early need not be later."""
