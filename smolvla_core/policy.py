@@ -1,4 +1,4 @@
-"""Build, load and widen SmolVLA policies. The only module that imports lerobot's SmolVLA itself."""
+"""Build, load and widen SmolVLA policies. The only module that imports lerobot's SmolVLA."""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -182,6 +182,7 @@ def _tiny_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
 
 def _tuned_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
     smolvla = pretrained_config(config.policy.pretrained)
+    assert isinstance(smolvla, SmolVLAConfig)
     for name, value in _shared_settings(config.policy, interface).items():
         setattr(smolvla, name, value)
     smolvla.device = "cpu"

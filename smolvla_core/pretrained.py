@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lerobot.policies  # noqa: F401 - makes the kinds of policies known
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from lerobot.configs import PreTrainedConfig
-from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,6 +21,7 @@ from smolvla_core.config import TINY, PolicyConfig
 from smolvla_core.errors import ConfigError
 from smolvla_core.interface import IMAGE_PREFIX, Interface
 
+SMOLVLA = "smolvla"
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 SEEN_FILE = "state_seen.json"
@@ -37,7 +38,7 @@ def expected_cameras(config: PolicyConfig) -> tuple[str, ...] | None:
     return tuple(pretrained_config(config.pretrained).image_features)
 
 
-def pretrained_config(name: str) -> SmolVLAConfig:
+def pretrained_config(name: str) -> PreTrainedConfig:
     """Lerobot's configuration of a policy folder, or of one on the hub.
 
     Raises:
@@ -51,7 +52,7 @@ def pretrained_config(name: str) -> SmolVLAConfig:
             f"policy.pretrained: {name} is no policy folder and cannot be fetched ({first_line(error)}); "
             "give a folder, a hub id that can be reached, or 'tiny'"
         ) from None
-    if not isinstance(config, SmolVLAConfig):
+    if config.type != SMOLVLA:
         raise ConfigError(f"policy.pretrained: {name} is a '{config.type}' policy; a 'smolvla' one is needed")
     _refuse_damaged_weights(name)
     for key in config.image_features:

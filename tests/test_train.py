@@ -120,7 +120,7 @@ def test_command_line(generic_root, cache_dir, tmp_path, capsys):
             ConfigError,
             "no training frame has such",
         ),
-        ({"policy__pretrained": "/no/such/policy"}, ConfigError, "is no policy folder and cannot be fetched"),
+        ({"policy__pretrained": "/no/such/policy"}, ConfigError, "/no/such/policy does not exist"),
         ({"data__train": [{"root": "/no/such/data"}]}, DataError, "does not exist"),
     ],
 )
