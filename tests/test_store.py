@@ -68,7 +68,7 @@ def test_it_takes_the_disk_that_was_written(folder):
 
 
 def fill_slowly(folder, computed, ready):
-    store = opened(folder)
+    store = open_store(folder, ROWS, SHAPE, torch.float32, Unlimited())
 
     def compute(rows):
         time.sleep(0.02)
@@ -77,13 +77,14 @@ def fill_slowly(folder, computed, ready):
                 computed[row] += 1
         return value(rows)
 
-    ready.wait()
+    ready.wait(timeout=300)  # a process that died must not leave the other waiting
     found = store.gather(np.arange(ROWS), compute, 1)
     assert torch.equal(found, value(np.arange(ROWS)))
 
 
 def test_processes_share_the_work_out(folder):
     context = multiprocessing.get_context("spawn")
+    create(folder, ROWS, SHAPE, torch.float32, {"kind": "test"})  # one process makes a store, any number open it
     computed, ready = context.Array("i", ROWS), context.Barrier(2)
     processes = [context.Process(target=fill_slowly, args=(folder, computed, ready)) for _ in range(2)]
     for process in processes:
