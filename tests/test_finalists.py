@@ -5,13 +5,12 @@ import signal
 from dataclasses import replace
 
 import pytest
-import ray
 from mlflow.tracking import MlflowClient
 
 from tests.stub import BEST, METRIC, SAMPLES, score, stub_spec
 from tests.test_study import driver, run, story, wait_for_reports
 from tune.finalists import compared, contenders, finalist_lines, kept_seconds, planned_runs, wanted_runs
-from tune.ray_session import OUT_OF_TIME, TIME_IS_KEPT, Brake, ray_session
+from tune.ray_session import OUT_OF_TIME, TIME_IS_KEPT, Brake
 from tune.records import FINALISTS, Outcome, Records, Result, TrialRecord
 from tune.report import closing_lines
 
@@ -189,22 +188,6 @@ def test_a_brake_leaves_the_time_that_is_kept():
         pass
     assert brake.reason == TIME_IS_KEPT
     assert 99 < brake.left < 100
-
-
-@pytest.fixture(scope="module")
-def one_ray():
-    """Ray's start takes seconds; the studies of this module share one."""
-    with ray_session():
-        yield
-    assert not ray.is_initialized()
-
-
-@pytest.fixture
-def faults(tmp_path, monkeypatch):
-    folder = tmp_path / "faults"
-    folder.mkdir()
-    monkeypatch.setenv("STUB_FAULTS", str(folder))
-    return folder
 
 
 def finalists_of(run_dir):

@@ -21,7 +21,7 @@ class Played:
 
     def __init__(self, records: Records, mode: str = "min"):
         self.records, self.rungs = records, Rungs([100, 300, 900], 3, mode)
-        self.retention = Retention(records, self.rungs, mode)
+        self.retention = Retention(records.locate, records.trials(), self.rungs, mode)
         self.mode = mode
 
     def report(self, number: int, samples: int, value: float) -> None:
@@ -100,7 +100,7 @@ def test_a_resumed_study_deletes_what_its_killed_driver_left(records):
         study.report(number, 100, value)
         study.records.end_trial(number, "pruned", None)  # killed before the state was deleted
     assert study.kept() == {"0-100", "1-100"}
-    Retention(records, study.rungs, "min")
+    Retention(records.locate, records.trials(), study.rungs, "min")
     assert study.kept() == {"1-100"}
 
 

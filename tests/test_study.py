@@ -9,34 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
-import ray
 from mlflow.tracking import MlflowClient
 
 from smolvla_core.errors import ConfigError
 from tests.stub import BEST, METRIC, SAMPLES, distance, score, stub_spec, stub_trainable
 from tune.driver import StudyBusyError
-from tune.ray_session import ray_session
 from tune.records import Records
 from tune.study import Study
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_ray():
-    """Ray's start takes seconds; the studies of this module share one."""
-    with ray_session():
-        yield
-    assert not ray.is_initialized()
-
-
-@pytest.fixture
-def faults(tmp_path, monkeypatch):
-    folder = tmp_path / "faults"
-    folder.mkdir()
-    monkeypatch.setenv("STUB_FAULTS", str(folder))
-    return folder
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 
 
 def run(tmp_path: Path, name: str = "run", resume: bool = False, **changes):

@@ -17,7 +17,7 @@ from tune.ray_session import Brake
 from tune.records import FINALISTS, Records, TrialRecord
 from tune.space import base_values
 from tune.spec import SearchSpec
-from tune.summary import baseline_trial, is_lost, ranked
+from tune.summary import Summary, baseline_trial, is_lost, ranked, summarize
 
 NOUN = "finalist"
 SHARED = {"eval.test": True}
@@ -163,6 +163,29 @@ def compared(
     result["policy"] = _exported(spec, [scored[winner, seed] for seed in seeds]) if winner is not None else None
     result["missing"] = _missing(wanted_runs(spec, chosen), scored, finalists)
     return result
+
+
+def study_summary(
+    spec: SearchSpec,
+    trials: Sequence[TrialRecord],
+    finalists: Sequence[TrialRecord],
+    *,
+    state: str,
+    reason: str | None,
+    seconds: float,
+) -> Summary:
+    """A study's summary, with what its finalists came to; the arguments are those of :func:`summarize`."""
+    summary = summarize(
+        spec.study,
+        trials,
+        metric=spec.objective.metric,
+        mode=spec.objective.mode,
+        rungs=spec.rungs,
+        state=state,
+        reason=reason,
+        seconds=seconds,
+    )
+    return replace(summary, finalists=compared(spec, trials, finalists))
 
 
 def winners_record(finalists: Mapping[str, Any] | None, run_dir: Path) -> TrialRecord | None:

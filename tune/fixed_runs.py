@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ray import tune as ray_tune
 from ray.tune.search import Searcher
 
 from smolvla_core.config import TrialConfig
@@ -20,11 +19,12 @@ from tune.console import Events, Say
 from tune.ray_session import Brake, stopped_by_signals
 from tune.recorder import Recorder
 from tune.records import Records, TrialRecord
-from tune.resume import RESTARTS, resumable, settle
+from tune.resume import resumable, settle
 from tune.space import shared_values
 from tune.spec import Resources, SearchSpec
 from tune.tracking import NullTracker, Outcome, Tracker
-from tune.trainable import Trainable, reporting_failures
+from tune.trainable import Trainable
+from tune.tuner import make_tuner
 
 SEED = "runtime.seed"
 _NO_TAGS: Mapping[str, str] = {}
@@ -151,28 +151,20 @@ class FixedRuns:
             restore=resumable(self.records, self.records.trials()),
             brake=brake,
         )
-        resources = {"cpu": self.resources.cpus, "gpu": self.resources.gpus}
-        tuner = ray_tune.Tuner(
-            ray_tune.with_resources(reporting_failures(self.trainable), resources),
-            param_space={**spec.trial, **self._shared},
-            tune_config=ray_tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=scheduler,
-                num_samples=len(missing),
-                max_concurrent_trials=limit,
-                reuse_actors=True,
-                trial_name_creator=lambda trial: f"{self.noun}_{searcher.number(trial.trial_id):03d}",
-                trial_dirname_creator=lambda trial: f"{searcher.number(trial.trial_id):03d}",
-            ),
-            run_config=ray_tune.RunConfig(
-                name=session,
-                storage_path=self.storage,
-                callbacks=[recorder],
-                checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
-                failure_config=ray_tune.FailureConfig(max_failures=RESTARTS),
-                stop=brake,
-                verbose=0,
-            ),
+        tuner = make_tuner(
+            self.trainable,
+            {**spec.trial, **self._shared},
+            searcher=searcher,
+            scheduler=scheduler,
+            number=searcher.number,
+            resources=self.resources,
+            count=len(missing),
+            limit=limit,
+            noun=self.noun,
+            session=session,
+            storage=self.storage,
+            callbacks=[recorder],
+            brake=brake,
         )
         with stopped_by_signals(brake):
             tuner.fit()

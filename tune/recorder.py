@@ -72,12 +72,13 @@ class Recorder(Callback):
         self._names = names
         self._make_config = make_config
         self._restore = dict(restore)
-        self._retention = Retention(records, scheduler.rungs, mode)
-        self._saved = {trial.number: trial.checkpoint for trial in records.trials() if trial.outcome is None}
+        recorded = records.trials()
+        self._retention = Retention(records.locate, recorded, scheduler.rungs, mode)
+        self._saved = {trial.number: trial.checkpoint for trial in recorded if trial.outcome is None}
         self._brake = brake
         self._running: dict[int, dict[str, str]] = {}
         self._failed_at_once = 0
-        self._any_report = any(trial.results for trial in records.trials())
+        self._any_report = any(trial.results for trial in recorded)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles its callbacks into a file that this package never loads."""

@@ -9,8 +9,6 @@ from tune.records import Records, TrialRecord
 from tune.spec import SearchSpec
 
 RAY_FOLDER = "ray"
-RESTARTS = 2
-"""How often a trial whose process died is started again from its last checkpoint."""
 
 
 def state_storage(spec: SearchSpec, run_dir: Path) -> str:

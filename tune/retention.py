@@ -6,13 +6,13 @@ search of hundreds of trials would fill the disk with states that nobody looks a
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pyarrow import ArrowException
 from ray import tune as ray_tune
 
 from tune.asha import Rungs
-from tune.records import Records
+from tune.records import TrialRecord
 
 _LOG = logging.getLogger(__name__)
 
@@ -21,18 +21,19 @@ class Retention:
     """Deletes the states of a study's losing trials.
 
     Args:
-        records: of the study.
+        locate: a recorded checkpoint -> its path or address.
+        recorded: trials of earlier sessions.
         rungs: its values; a trial is entered before :meth:`ended` is called for it.
         mode: ``min`` or ``max``.
     """
 
-    def __init__(self, records: Records, rungs: Rungs, mode: str):
-        self._locate = records.locate
+    def __init__(self, locate: Callable[[str], str], recorded: Sequence[TrialRecord], rungs: Rungs, mode: str):
+        self._locate = locate
         self._rungs = rungs
         self._sign = 1.0 if mode == "min" else -1.0
         self._losing: dict[int, str] = {}
         self._whole: set[int] = set()
-        for trial in records.trials():
+        for trial in recorded:
             if trial.outcome is not None:
                 self.ended(trial.number, trial.outcome.state, trial.checkpoint, sweep=False)
         self._sweep()

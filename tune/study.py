@@ -5,16 +5,14 @@ an outcome go on from their last checkpoint, and Ray's pickles are never read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from ray import tune as ray_tune
 
 from tune import driver
 from tune.asha import RungScheduler
 from tune.console import Say, say_line
-from tune.finalists import NOUN, SHARED, compared, kept_seconds, run_finalists
+from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
 from tune.fixed_runs import FixedRuns
 from tune.live import make_events
 from tune.packing import resources_of
@@ -31,14 +29,15 @@ from tune.recorder import Recorder
 from tune.records import FINALISTS, Records, TrialRecord
 from tune.report import write_results
 from tune.report.refresher import Refresher
-from tune.resume import RESTARTS, resumable, settle, state_storage
+from tune.resume import resumable, settle, state_storage
 from tune.run_folder import write_specification
 from tune.searcher import RungSearch
 from tune.space import make_space, shared_values, to_trial_config, warm_starts
 from tune.spec import Resources, SearchSpec
-from tune.summary import Summary, summarize
+from tune.summary import Summary
 from tune.tracking import Tracker, make_tracker
-from tune.trainable import Trainable, reporting_failures, smolvla_trainable
+from tune.trainable import Trainable, smolvla_trainable
+from tune.tuner import make_tuner
 from tune.versions import code_versions
 
 OPTUNA_FILE = "optuna.db"
@@ -132,27 +131,20 @@ class Study:
             restore=resumable(records, recorded),
             brake=brake,
         )
-        tuner = ray_tune.Tuner(
-            ray_tune.with_resources(reporting_failures(self.trainable), {"cpu": resources.cpus, "gpu": resources.gpus}),
-            param_space={**spec.trial, **shared_values(spec)},
-            tune_config=ray_tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=scheduler,
-                num_samples=remaining,
-                max_concurrent_trials=limit,
-                reuse_actors=True,
-                trial_name_creator=lambda trial: f"trial_{searcher.number(trial.trial_id):03d}",
-                trial_dirname_creator=lambda trial: f"{searcher.number(trial.trial_id):03d}",
-            ),
-            run_config=ray_tune.RunConfig(
-                name=session,
-                storage_path=state_storage(spec, self.run_dir),
-                callbacks=[recorder, Refresher(self.run_dir)],
-                checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
-                failure_config=ray_tune.FailureConfig(max_failures=RESTARTS),
-                stop=brake,
-                verbose=0,
-            ),
+        tuner = make_tuner(
+            self.trainable,
+            {**spec.trial, **shared_values(spec)},
+            searcher=searcher,
+            scheduler=scheduler,
+            number=searcher.number,
+            resources=resources,
+            count=remaining,
+            limit=limit,
+            noun="trial",
+            session=session,
+            storage=state_storage(spec, self.run_dir),
+            callbacks=[recorder, Refresher(self.run_dir)],
+            brake=brake,
         )
         with stopped_by_signals(brake), events.shown():
             tuner.fit()
@@ -223,17 +215,14 @@ class Study:
 
     def _summary(self, records: Records, state: str, reason: str | None) -> Summary:
         spec, trials = self.spec, records.trials()
-        summary = summarize(
-            spec.study,
+        return study_summary(
+            spec,
             trials,
-            metric=spec.objective.metric,
-            mode=spec.objective.mode,
-            rungs=spec.rungs,
+            Records(self.run_dir, FINALISTS).trials(),
             state=state,
             reason=reason,
             seconds=records.seconds_used(),
         )
-        return replace(summary, finalists=compared(spec, trials, Records(self.run_dir, FINALISTS).trials()))
 
     def _finish(self, records: Records, tracker: Tracker, brake: Brake) -> Summary:
         state = "complete" if brake.reason in (None, *_ENDED_BY_TIME) else "interrupted"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tune import driver
-from tune.finalists import compared
+from tune.finalists import study_summary
 from tune.records import FINALISTS, Records, Session, TrialRecord
 from tune.run_folder import DATASET, GIVEN, OBJECTIVE, stored_spec
 from tune.spec import Resources, SearchSpec
-from tune.summary import Summary, summarize
+from tune.summary import Summary
 
 BEST_POLICY, BEST_CONFIG = "best", "best.yaml"
 SUMMARY_FILE = "summary.json"
@@ -69,17 +69,7 @@ class StudyFiles:
         reason = None
         if state is None:
             state, reason = self._state()
-        found = summarize(
-            self.spec.study,
-            self.trials,
-            metric=self.metric,
-            mode=self.spec.objective.mode,
-            rungs=self.spec.rungs,
-            state=state,
-            reason=reason,
-            seconds=self.seconds,
-        )
-        found = replace(found, finalists=compared(self.spec, self.trials, self.finalists))
+        found = study_summary(self.spec, self.trials, self.finalists, state=state, reason=reason, seconds=self.seconds)
         return self._with_best_files(found) if state != "running" else found
 
     def _state(self) -> tuple[str, str | None]:

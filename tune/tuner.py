@@ -1,0 +1,72 @@
+"""The one place where Ray's ``Tuner`` is put together: for a search, and for a given list of trainings."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ray import tune as ray_tune
+from ray.tune.search import Searcher
+
+from tune.asha import RungScheduler
+from tune.ray_session import Brake
+from tune.spec import Resources
+from tune.trainable import Trainable, reporting_failures
+
+RESTARTS = 2
+"""How often a training whose process died is started again from its last checkpoint."""
+
+
+def make_tuner(
+    trainable: Trainable,
+    fixed: Mapping[str, Any],
+    *,
+    searcher: Searcher,
+    scheduler: RungScheduler,
+    number: Callable[[str], int],
+    resources: Resources,
+    count: int,
+    limit: int,
+    noun: str,
+    session: str,
+    storage: str,
+    callbacks: Sequence[ray_tune.Callback],
+    brake: Brake,
+) -> ray_tune.Tuner:
+    """A tuner whose trainings report their failures, keep their last state, and are restarted after a death.
+
+    Args:
+        trainable: one training.
+        fixed: values of its configuration that the searcher does not give.
+        searcher: what is run.
+        scheduler: what is stopped.
+        number: Ray's trial id -> the training's number.
+        resources: of each training.
+        count: trainings to run.
+        limit: at once.
+        noun: what Ray calls one.
+        session: a name for Ray's files, of this run alone.
+        storage: where Ray keeps them.
+        callbacks: are told of every event.
+        brake: ends it.
+    """
+    return ray_tune.Tuner(
+        ray_tune.with_resources(reporting_failures(trainable), {"cpu": resources.cpus, "gpu": resources.gpus}),
+        param_space=dict(fixed),
+        tune_config=ray_tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=count,
+            max_concurrent_trials=limit,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"{noun}_{number(trial.trial_id):03d}",
+            trial_dirname_creator=lambda trial: f"{number(trial.trial_id):03d}",
+        ),
+        run_config=ray_tune.RunConfig(
+            name=session,
+            storage_path=storage,
+            callbacks=list(callbacks),
+            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
+            failure_config=ray_tune.FailureConfig(max_failures=RESTARTS),
+            stop=brake,
+            verbose=0,
+        ),
+    )
