@@ -14,8 +14,9 @@ from smolvla_core.config import TrialConfig
 from tune import driver
 from tune.tracking import NullTracker, Tracker, make_tracker, reconcile
 from tune.tracking.mlflow_entities import flatten, metrics, study_note
-from tune.tracking.mlflow_store import Outbox, TrackingError, connect, mask, resolve_uri
+from tune.tracking.mlflow_store import TrackingError, connect, mask, resolve_uri
 from tune.tracking.mlflow_tracker import MlflowTracker
+from tune.tracking.outbox import Outbox
 
 EXPERIMENT = "easter_eggs"
 DATASET = {"name": "eggs", "root": "/data/eggs", "episodes": 12, "frames": 3400, "fps": 30, "digest": "ab" * 32}
