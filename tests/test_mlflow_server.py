@@ -1,5 +1,6 @@
 """Studies on real MLflow servers: with a password, killed in the middle, on PostgreSQL."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from tests.mlflow_truth import assert_told_once
 from tests.servers import PASSWORD, USER, MlflowServer, postgres, postgres_programs
 from tests.stub import stub_spec, stub_trainable
+from tests.test_study import driver
 from tune.records import Records, TrialRecord
 from tune.study import Study
 from tune.tracking import make_tracker
@@ -17,14 +19,20 @@ from tune.tracking.outbox import Outbox
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch) -> Iterator[MlflowServer]:
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    server = MlflowServer(tmp_path / "server")
+@pytest.fixture(scope="module")
+def running(tmp_path_factory) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def server(running, monkeypatch) -> MlflowServer:
+    """The module's server, and its name and password in the environment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    return running
 
 
 def run(folder: Path, uri: str, say=lambda line: None, **changes) -> list[TrialRecord]:
@@ -70,6 +78,32 @@ def test_a_wrong_password_is_one_line_that_does_not_hold_it(tmp_path, server, mo
         tracker.start_study(tmp_path / "run", {}, "", None, False)
     assert "\n" not in str(caught.value)
     assert "wrong-guess" not in str(caught.value)
+
+
+SECRETS = {
+    "MLFLOW_TRACKING_PASSWORD": "hush-from-the-environment",
+    "AWS_SECRET_ACCESS_KEY": "hush-of-the-bucket",
+    "HF_TOKEN": "hf_hushOfTheHub",
+}
+
+
+def test_secrets_are_written_and_printed_nowhere(tmp_path, server, monkeypatch):
+    """Neither those of the environment nor those in an address: not in a file, not in MLflow, not on the screen."""
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    uri = server.uri.replace("http://", f"http://{USER}:{PASSWORD}@")
+    changes = {"tracking": {"uri": uri, "experiment": "secret"}, "budget": {"trials": 2}}
+    process = driver(tmp_path, changes, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    kept = sorted(SECRETS.values()) + [PASSWORD]
+    places = [file for file in tmp_path.rglob("*") if file.is_file()]
+    places += [file for file in server.folder.rglob("*") if file.is_file() and "accounts" not in file.name]
+    assert {"study.yaml", "tuner.pkl", "mlflow.db", "report.html"} <= {file.name for file in places}
+    told = {str(file): secret for file in places for secret in kept if secret.encode() in file.read_bytes()}
+    assert told == {}
+    assert not [secret for secret in kept if secret in output]
 
 
 @pytest.mark.skipif(postgres_programs() is None, reason="PostgreSQL is not installed (apt-get install postgresql)")

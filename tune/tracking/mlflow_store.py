@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLflow's own environment variables
+BLOT = "***@"
+"""What stands for a user and password in an address."""
 REQUEST_TIMEOUT_S = 10
 LOCKED_OUT = frozenset(["UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"])
 """Error codes of a server that wants other credentials."""
@@ -48,7 +50,7 @@ def is_server(uri: str) -> bool:
 
 def mask(text: str) -> str:
     """``text`` with the user and password of every URL in it blotted out."""
-    return re.sub(r"(?<=://)[^/\s'\"]+@", "***@", text)
+    return re.sub(r"(?<=://)[^/\s'\"]+@", BLOT, text)
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -67,6 +69,7 @@ def connect(uri: str) -> "MlflowClient":
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -75,7 +78,7 @@ def connect(uri: str) -> "MlflowClient":
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=uri)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, SQLAlchemyError, ImportError) as error:  # ImportError: a database's driver
         raise TrackingError(
             f"tracking.uri: {mask(uri)}: MLflow cannot open it ({first_line(error)}); "
             "give an sqlite:/// path, a database URL or the http(s):// address of a server"
