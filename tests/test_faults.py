@@ -221,6 +221,7 @@ import json
 def command():
     spec = stub_spec(Path(sys.argv[1]), **json.loads(sys.argv[3]))
     summary = Study(spec, Path(sys.argv[2]), trainable=stub_trainable).run(resume=len(sys.argv) > 4)
+    print(summary.reason or "")
     return 0 if summary.state == "complete" else 1
 sys.exit(answer(command))
 """
