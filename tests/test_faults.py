@@ -190,13 +190,13 @@ def test_a_spot_notice_leaves_the_state_of_that_moment_and_the_study_goes_on_fro
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 3 MB."""
+    """A disk of 24 MB."""
     if os.getuid() != 0:
         pytest.skip("only root can mount a small disk")
     place = tmp_path / "disk"
     place.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, text=True
     )
     if done.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")

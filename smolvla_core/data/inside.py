@@ -65,12 +65,14 @@ def check_video_key(key: str) -> str:
     return key
 
 
-def inside(root: Path, name: str) -> Path:
+def inside(root: Path, name: object) -> Path:
     """A file of a dataset, by the path that the dataset gives it.
 
     Raises:
-        ValueError: it is absolute, or climbs with '..'.
+        ValueError: it is no path, absolute, or climbs with '..'.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r} is no path")
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or name.startswith("~"):
         raise ValueError(f"{name!r} leaves the dataset")
