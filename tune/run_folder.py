@@ -12,6 +12,7 @@ from smolvla_core.config_values import load_yaml
 from smolvla_core.errors import ConfigError
 from tune.fitted_frames import with_stored
 from tune.spec import SearchSpec, is_uri
+from tune.tracking.mlflow_store import BLOT, PASSWORD, USERNAME, is_server, mask
 
 GIVEN, RESOLVED, DATASET, OBJECTIVE = "study.yaml", "study.resolved.yaml", "dataset.json", "objective.json"
 MAY_DIFFER = ("budget", "finalists", "resources", "max_concurrent")
@@ -37,10 +38,13 @@ def write_specification(
     dataset: Mapping[str, Any] | None = None,
     objective: Mapping[str, Any] | None = None,
 ) -> None:
-    """Keep the YAML as given, and as resolved, what identifies the data, and what the objective is measured on."""
+    """Keep the YAML as given, and as resolved, what identifies the data, and what the objective is measured on.
+
+    Names and passwords in addresses are blotted out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / GIVEN, yaml_text)
-    write_whole(folder / RESOLVED, spec.to_yaml())
+    write_whole(folder / GIVEN, mask(yaml_text))
+    write_whole(folder / RESOLVED, _without_password(spec).to_yaml())
     for name, facts in ((DATASET, dataset), (OBJECTIVE, objective)):
         if facts is not None:
             write_whole(folder / name, json.dumps(dict(facts), indent=2) + "\n")
@@ -126,8 +130,10 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
     """
     stored = stored_spec(folder)
     values = stored.to_dict()
-    if given is not None:
-        now = with_stored(values, given.to_dict())
+    if given is None:
+        values["tracking"] |= {"uri": _with_password(stored.tracking.uri, folder)}
+    else:
+        now = with_stored(values, _without_password(given).to_dict())
         for section in values:
             if section not in MAY_DIFFER and values[section] != now[section]:
                 place, before, after = next(_differences(values[section], now[section], section))
@@ -136,10 +142,34 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
                     "put it back, or leave --resume out to start a new study"
                 )
         values |= {section: now[section] for section in MAY_DIFFER}
+        values["tracking"] = given.to_dict()["tracking"]
     # a study that was extended has more trials than its YAML says
     trials = max(values["budget"]["trials"], stored.budget.trials) + extend
     values["budget"] = {**values["budget"], "trials": trials}
     return SearchSpec.from_dict(values)
+
+
+def _without_password(spec: SearchSpec) -> SearchSpec:
+    uri = spec.tracking.uri
+    if uri is None:
+        return spec
+    return spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": mask(uri)})})
+
+
+def _with_password(uri: str | None, folder: Path) -> str | None:
+    """The address of a study's tracking server, whose password stands in the environment.
+
+    Raises:
+        ConfigError: it had one in its address, which is not kept.
+    """
+    if uri is None or BLOT not in uri:
+        return uri
+    if is_server(uri) and USERNAME in os.environ:
+        return uri.replace(BLOT, "")
+    raise ConfigError(
+        f"--resume: the password of tracking.uri ({uri}) is not kept in {folder}; give the search's YAML beside it, "
+        f"or for a server {USERNAME} and {PASSWORD} in the environment"
+    )
 
 
 def _differences(old: Any, new: Any, place: str) -> Iterator[tuple[str, str, str]]:

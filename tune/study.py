@@ -94,10 +94,12 @@ class Study:
         used = records.seconds_used()
         session = records.start_session(code_versions(), {"cpus": resources.cpus, "gpus": resources.gpus})
         settle(records, self.spec)
-        tracker = self._open_tracker(resume)
+        tracker = self._open_tracker(records, resume)
         hours = self.spec.budget.hours
         brake = Brake(
-            None if hours is None else hours * 3600 - used, lambda: kept_seconds(self.spec, self.run_dir, limit)
+            None if hours is None else hours * 3600 - used,
+            lambda: kept_seconds(self.spec, self.run_dir, limit),
+            self.say,
         )
         try:
             self._search(records, tracker, brake, resources, limit, f"session_{session:03d}")
@@ -166,7 +168,7 @@ class Study:
             noun=NOUN,
             shared=SHARED,
         )
-        after = Brake(brake.left)
+        after = Brake(brake.left, say=self.say)
         run_finalists(runs, records.trials(), session=session, limit=limit, brake=after)
         return after if after.reason is not None else brake
 
@@ -207,10 +209,12 @@ class Study:
         scheduler.preload((number, samples, value) for _, number, samples, value in arrived)
         return scheduler
 
-    def _open_tracker(self, resume: bool) -> Tracker:
+    def _open_tracker(self, records: Records, resume: bool) -> Tracker:
         spec = self.spec
         tracker = make_tracker(spec.tracking.uri, spec.experiment, self.run_dir, spec.tracking.enabled)
         tracker.start_study(self.run_dir, spec.to_dict(), self.yaml_text, self.dataset, resume)
+        for trial in records.trials() if resume else ():
+            tracker.recall_trial(trial.number, trial.name, trial)
         return tracker
 
     def _summary(self, records: Records, state: str, reason: str | None) -> Summary:

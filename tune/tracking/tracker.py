@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from smolvla_core.command import python_command
-from tune.tracking.mlflow_store import TrackingError, connect, first_line, mask, resolve_uri, sqlite_file
+from tune.records import TrialRecord
+from tune.tracking.mlflow_store import (
+    TrackingError,
+    connect,
+    first_line,
+    is_server,
+    mask,
+    resolve_uri,
+    sqlite_file,
+)
 
 Outcome = Literal["complete", "pruned", "failed", "interrupted"]
 _NO_TAGS: Mapping[str, str] = {}
@@ -64,6 +73,18 @@ class Tracker(Protocol):
     ) -> None:
         """Close a trial, with why it stopped and further tags (such as its host)."""
 
+    def recall_trial(
+        self, number: int | str, name: str | None, trial: TrialRecord, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
+        """Tell of a trial of an earlier session; what is known of it already is not recorded twice.
+
+        Args:
+            number: as for :meth:`start_trial`.
+            name: likewise.
+            trial: all that the study's records hold of it.
+            tags: further ones.
+        """
+
     def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """Close the study and all that is open in it.
 
@@ -106,6 +127,11 @@ class NullTracker:
     ) -> None:
         """Do nothing."""
 
+    def recall_trial(
+        self, number: int | str, name: str | None, trial: TrialRecord, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
+        """Do nothing."""
+
     def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """Do nothing."""
 
@@ -128,7 +154,7 @@ def viewing_command(uri: str | None, run_dir: Path, enabled: bool = True) -> str
     if not enabled:
         return None
     uri = resolve_uri(uri, run_dir)
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         return mask(uri)
     return f"{python_command()} -m mlflow ui --backend-store-uri {mask(uri)}"
 

@@ -24,6 +24,7 @@ from rich.progress import Progress
 
 from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.data.behavior import layout
+from smolvla_core.data.inside import INFO_FILE
 from smolvla_core.data.synthetic import metadata
 from smolvla_core.data.synthetic.motion import Motion, perform
 from smolvla_core.data.synthetic.pictures import film, picture_sizes
@@ -92,7 +93,7 @@ def write_synthetic(
         _write_jsonl(folder / layout.TASKS_FILE, metadata.tasks())
         _write_jsonl(folder / layout.EPISODES_FILE, listed)
         _write_jsonl(folder / layout.STATS_FILE, stats)
-        _write_json(folder / layout.INFO_FILE, metadata.info(listed, size))
+        _write_json(folder / INFO_FILE, metadata.info(listed, size))
 
 
 @contextmanager
