@@ -13,11 +13,12 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from tests.benchmarks.lcbench import SPACE
 from tune.asha import RungScheduler
-from tune.proposals import Past, told
+from tune.proposals import ENOUGH, Past, told
 from tune.searcher import RungSearch
 
 
@@ -118,9 +119,13 @@ class Ablated:
         return self._whole.observe(number, epoch, value)
 
 
-def tpe(seed: int) -> TPESampler:
-    """Optuna's TPE, as a model of one rung."""
-    return TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
+def tpe(trials: Sequence[FrozenTrial], direction: StudyDirection, seed: int) -> optuna.Study:
+    """``model``, with Optuna's TPE in place of the Gaussian process."""
+    study = optuna.create_study(
+        direction=direction, sampler=TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
+    )
+    study.add_trials(trials)
+    return study
 
 
 def stopped_as_worst(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.random.Generator) -> list:
@@ -137,6 +142,17 @@ def stopped_at_last_value(rung: int, past: Sequence[Past], direction: StudyDirec
         for t in past
     ]
     return told(rung, filled, direction, rng)
+
+
+def top_if_any(past: Sequence[Past], rungs: Sequence[int]) -> int | None:
+    """``modelled_rung`` of a model that takes the results of all rungs together."""
+    return rungs[-1] if sum(bool(trial.values) for trial in past) >= ENOUGH else None
+
+
+def last_values(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.random.Generator) -> list:
+    """``told``, with every trial at its last value, whatever the budget it is of."""
+    return told(rung, [replace(t, values={rung: t.values[max(t.values)]}) if t.values else t for t in past],
+                direction, rng)  # fmt: skip
 
 
 def _ended_below(trial: Past, rung: int) -> bool:
@@ -213,14 +229,16 @@ NAMES: dict[str, Any] = {
     "syne-tune-ASHACQR": syne_tune("ASHACQR"),
     "syne-tune-ASHABORE": syne_tune("ASHABORE"),
     "syne-tune-ASHA": syne_tune("ASHA"),
-    "ours-tpe": partial(Ablated, {"_RungModel": tpe}, True),
-    "ours-tpe-third-random": partial(Ablated, {"_RungModel": tpe, "RANDOM_SHARE": 1 / 3}, True),
+    "ours-tpe": partial(Ablated, {"model": tpe}, True),
+    "ours-tpe-third-random": partial(Ablated, {"model": tpe, "RANDOM_SHARE": 1 / 3}, True),
+    "ours-random": partial(Ablated, {"RANDOM_SHARE": 1.0}, True),
     "ours-no-random": partial(Ablated, {"RANDOM_SHARE": 0.0}, True),
     "ours-third-random": partial(Ablated, {"RANDOM_SHARE": 1 / 3}, True),
     "ours-any-rung": partial(Ablated, {"LEAST_BUDGET": 0.0}, True),
     "ours-last-rung": partial(Ablated, {"LEAST_BUDGET": 1.0}, True),
     "ours-stopped-as-worst": partial(Ablated, {"told": stopped_as_worst}, True),
     "ours-stopped-at-last-value": partial(Ablated, {"told": stopped_at_last_value}, True),
+    "ours-all-rungs-mixed": partial(Ablated, {"modelled_rung": top_if_any, "told": last_values}, True),
     "ours-no-stop": partial(Ablated, {}, False),
 }
 """Name -> (mode, rungs, reduction factor, seed) -> ``Method``."""

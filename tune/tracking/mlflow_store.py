@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 SQLITE = "sqlite:///"
+POINTER, EXPERIMENT_ID = "mlflow.json", "experiment_id"
+"""The file of a study's folder that says where the study is in MLflow, and a key of it."""
 RETRY_AFTER_S = 30.0
 _logger = logging.getLogger(__name__)
 

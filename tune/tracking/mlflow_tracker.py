@@ -18,9 +18,8 @@ import yaml
 from tune import driver
 from tune.tracking import mlflow_entities as entities
 from tune.tracking.mlflow_runs import STATUS, STUDY_ID, STUDY_RUN, WHY, StudyRuns
-from tune.tracking.mlflow_store import Outbox, connect, mask
+from tune.tracking.mlflow_store import EXPERIMENT_ID, POINTER, Outbox, connect, mask
 
-POINTER = "mlflow.json"
 _NO_TAGS: Mapping[str, str] = {}
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ class MlflowTracker:
         resolved = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         send = self._outbox.send
         send("study", lambda: runs.open_study(run_dir.name, provenance))
-        send("where the study is", lambda: self._write_pointer(run_dir, study_id, runs.parent_id))
+        send("where the study is", lambda: self._write_pointer(run_dir, study_id, runs))
         send("study: parameters", lambda: runs.log_params(runs.parent_id, flat))
         self._send_dataset("study", lambda: runs.parent_id)
         send("study.yaml", lambda: self._client.log_text(runs.parent_id, mask(yaml_text), "study.yaml"))
@@ -157,12 +156,13 @@ class MlflowTracker:
         self._write_pointer(run_dir, study_id, None)
         return study_id
 
-    def _write_pointer(self, run_dir: Path, study_id: str, parent_id: str | None) -> None:
+    def _write_pointer(self, run_dir: Path, study_id: str, runs: StudyRuns | None) -> None:
         values = {
             STUDY_ID: study_id,
             "uri": mask(self.uri),
             "experiment": self._experiment,
-            "parent_run_id": parent_id,
+            "parent_run_id": runs.parent_id if runs else None,
+            EXPERIMENT_ID: runs.experiment_id if runs else None,
         }
         part = run_dir / f"{POINTER}.part"
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
