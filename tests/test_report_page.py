@@ -266,7 +266,7 @@ def test_any_study_has_a_page(tmp_path, values, headline):
 
 @pytest.mark.parametrize(
     ("errors", "headline"),
-    [([0.4, 0.9, 1.6], "Within noise: trial 1 is 3.3% better"), ([0.8, 0.9, 0.95], "Trial 1 is 11.7% better")],
+    [([0.4, 0.9, 1.6], "Within noise: trial 1 is 3.3% better"), ([0.86, 0.88, 0.91], "Trial 1 is 11.7% better")],
 )
 def test_the_headline_says_when_a_gain_is_within_noise(tmp_path, errors, headline):
     records = make_study(tmp_path / "run", [])

@@ -483,13 +483,15 @@ def test_where_finalists_were_trained_the_registered_model_is_the_one_of_theirs_
     found = {"winner": "trial 1", "verdict": "trial 1 is better than it was.",
              "policy": {"number": 4, "seed": 2, "validation": 0.45}}  # fmt: skip
     tracker.end_study(SUMMARY | told | {"finalists": found})
-    parent, trials = runs_of(client)
-    marked = [run for run in client.search_runs([parent.info.experiment_id]) if run.data.tags.get("best")]
+    every = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    (parent,) = [run for run in every if "mlflow.parentRunId" not in run.data.tags]
+    (searched,) = [run for run in every if run.data.tags.get("trial.number") == "1"]
+    marked = [run for run in every if run.data.tags.get("best")]
     assert [run.info.run_name for run in marked] == ["finalist 4"]
     assert marked[0].data.tags["checkpoint"] == str(run_dir / "best")
     note, place = parent.data.tags["mlflow.note.content"], f"#/experiments/{parent.info.experiment_id}/runs"
     assert f"**Best: [finalist 4 (trial 1, seed 2)]({place}/{marked[0].info.run_id})**. trial 1 is better" in note
-    assert f"Best trial of the search: [trial 1]({place}/{trials[1].info.run_id})" in note
+    assert f"Best trial of the search: [trial 1]({place}/{searched.info.run_id})" in note
     version = client.get_model_version_by_alias("eggs", "champion")
     assert client.get_run(version.run_id).info.run_name == "finalist 4"
     assert version.description == "Finalist 4: val/critical_action_mse = 0.45 at 3,000 samples."

@@ -30,7 +30,8 @@ Facts = list[tuple[str, str]]
 
 def when(study: StudyFiles, summary: Summary) -> str:
     """From when to when the study ran."""
-    times = [t.outcome.time for t in study.trials if t.outcome] + [r.time for t in study.trials for r in t.results]
+    every = [*study.trials, *study.finalists]
+    times = [t.outcome.time for t in every if t.outcome] + [r.time for t in every for r in t.results]
     if not study.sessions:
         return "not started"
     start, end = time.localtime(study.sessions[0].time), time.localtime(max([study.sessions[0].time, *times]))
