@@ -7,7 +7,7 @@ continued after an interruption as trials are; what has ended is not run again.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -15,7 +15,8 @@ from ray.tune.search import Searcher
 from smolvla_core.config import TrialConfig
 from smolvla_core.config_values import set_dotted
 from tune.asha import RungScheduler
-from tune.console import Events, Say
+from tune.console import Say
+from tune.live import Shown, make_events
 from tune.ray_session import Brake, stopped_by_signals
 from tune.recorder import Recorder
 from tune.records import Records, TrialRecord
@@ -140,10 +141,14 @@ class FixedRuns:
             number=searcher.number,
             protected=roles,
         )
+        recorded = self.records.trials()
+        shown = replace(Shown.search(spec), rungs=(spec.samples,), trials=len(wanted), noun=self.noun)
+        events = make_events(self.say, shown, [trial for trial in recorded if trial.number in roles],
+                             lambda: brake.reason)  # fmt: skip
         recorder = Recorder(
             records=self.records,
             tracker=_Named(self.tracker, self.noun, roles),
-            events=Events(self.say, spec.objective.metric, spec.objective.mode, len(wanted), self.noun),
+            events=events,
             searcher=searcher,
             scheduler=scheduler,
             metric=spec.objective.metric,
@@ -151,7 +156,7 @@ class FixedRuns:
             rungs=(spec.samples,),
             names=[roles.get(number, "") for number in range(max(roles) + 1)],
             make_config=lambda params: self.config(params).to_dict(),
-            restore=resumable(self.records, self.records.trials()),
+            restore=resumable(self.records, recorded),
             brake=brake,
         )
         tuner = make_tuner(
@@ -169,7 +174,7 @@ class FixedRuns:
             callbacks=[recorder],
             brake=brake,
         )
-        with stopped_by_signals(brake):
+        with stopped_by_signals(brake), events.shown():
             tuner.fit()
 
 

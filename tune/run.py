@@ -107,10 +107,11 @@ def _resume(options: argparse.Namespace) -> int:
 def _run(spec: SearchSpec, folder: Path, yaml_text: str, facts: "Facts", resume: bool = False) -> int:
     from tune.report import closing_lines
     from tune.study import Study
-    from tune.tracking import viewing_command
+    from tune.tracking import viewing_command, viewing_page
 
     summary = Study(spec, folder, yaml_text, facts.dataset, facts.objective).run(resume)
-    _print(closing_lines(summary, viewing_command(spec.tracking.uri, folder, spec.tracking.enabled)))
+    where = spec.tracking.uri, folder, spec.tracking.enabled
+    _print(closing_lines(summary, viewing_command(*where), viewing_page(*where)))
     if summary.state != "complete":
         _print([f"Continue with  {python_command()} -m tune.run --resume {_shown(folder)}"])
     return OK if summary.state == "complete" and summary.best is not None else FAILED

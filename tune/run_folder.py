@@ -56,10 +56,9 @@ def refuse_other_data(folder: Path, dataset: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: the digest differs.
     """
-    file = folder / DATASET
-    if not file.is_file():
+    stored = stored_dataset(folder)
+    if stored is None:
         return
-    stored = json.loads(file.read_text(encoding="utf-8"))
     for before, now in zip(_each(stored), _each(dataset), strict=True):
         if before["digest"] != now["digest"]:
             raise ConfigError(
@@ -115,6 +114,12 @@ def stored_spec(folder: Path, asked_by: str = "--resume") -> SearchSpec:
             f"{asked_by}: {file} was damaged, or written by another version ({error}); take that version, or start a "
             "new study"
         ) from None
+
+
+def stored_dataset(folder: Path) -> dict[str, Any] | None:
+    """What identifies the data that a study was started with; None where it was not kept."""
+    file = folder / DATASET
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchSpec:

@@ -14,7 +14,7 @@ from tune.asha import RungScheduler
 from tune.console import Say, say_line
 from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
 from tune.fixed_runs import FixedRuns
-from tune.live import make_events
+from tune.live import Shown, make_events
 from tune.packing import resources_of
 from tune.ray_session import (
     INTERRUPTED,
@@ -116,7 +116,7 @@ class Study:
         remaining = spec.budget.trials - sum(trial.outcome is not None for trial in recorded)
         if remaining <= 0:
             return
-        events = make_events(self.say, spec, recorded, lambda: brake.reason)
+        events = make_events(self.say, Shown.search(spec), recorded, lambda: brake.reason)
         searcher = self._searcher(recorded)
         scheduler = self._scheduler(searcher, recorded)
         recorder = Recorder(
