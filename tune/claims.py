@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray.tune import Callback
+
 from smolvla_core.command import FAILED, OK, Parser, answer, python_command
 from smolvla_core.errors import ConfigError
 from tune import driver
@@ -20,11 +22,12 @@ from tune.console import Say, counted, say_line
 from tune.effects import OBJECTIVE, PRECISION, Effect, fall, saving
 from tune.fixed_runs import SEED, FixedRuns, Run
 from tune.intervals import Interval, percent
+from tune.mirror import mirrored
 from tune.packing import resources_of
 from tune.ray_session import Brake, concurrency, ray_session
 from tune.records import Records, TrialRecord
 from tune.resume import state_storage
-from tune.run_folder import new_folder, stored_spec, write_specification, write_whole
+from tune.run_folder import new_folder, opened, stored_spec, write_specification, write_whole
 from tune.space import base_values, warm_starts
 from tune.spec import Resources, SearchSpec, load_spec
 from tune.summary import BASELINE
@@ -168,7 +171,7 @@ class Trainings:
             for name, values in variants(self.spec).items()
         ]
 
-    def fixed(self, resources: Resources) -> FixedRuns:
+    def fixed(self, resources: Resources, copying: Sequence[Callback] = ()) -> FixedRuns:
         """How they are run, each with these resources."""
         samples = self.spec.samples
         at = sorted({max(1, round(samples * point / self.points)) for point in range(1, self.points)})
@@ -182,6 +185,7 @@ class Trainings:
             storage=state_storage(self.spec, self.folder),
             noun="training",
             shared={"eval.at": at},
+            copying=copying,
         )
 
     def run(self) -> tuple[list[dict[str, Any]], bool]:
@@ -192,12 +196,15 @@ class Trainings:
             limit = concurrency(resources, self.spec.max_concurrent)
             driver.hold(self.folder)
             try:
-                session = Records(self.folder).start_session()
-                records = self.fixed(resources).run(
-                    self.runs(), session=f"session_{session:03d}", limit=limit, brake=brake
-                )
+                with mirrored(self.spec, self.folder) as copying:
+                    session = Records(self.folder).start_session()
+                    fixed = self.fixed(resources, copying)
+                    records = fixed.run(self.runs(), session=f"session_{session:03d}", limit=limit, brake=brake)
+                    return self._judged(records)
             finally:
                 driver.release(self.folder)
+
+    def _judged(self, records: Sequence[TrialRecord]) -> tuple[list[dict[str, Any]], bool]:
         rows = evaluated(self.spec, records)
         whole = len(records) == len(self.runs()) and all(r.outcome and r.outcome.state == "complete" for r in records)
         document = {"rows": rows, "success": SUCCESS, "seeds": self.seeds, "samples": self.spec.samples}
@@ -213,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    trainings = _resumed(Path(options.resume)) if options.resume else _new(options)
+    trainings = _resumed(opened(options.resume)) if options.resume else _new(options)
     runs = trainings.runs()
     print(
         f"{counted(len(runs), 'training')}: {', '.join(variants(trainings.spec))}; {counted(trainings.seeds, 'seed')} "

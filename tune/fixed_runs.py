@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from smolvla_core.config import TrialConfig
@@ -57,6 +58,7 @@ class FixedRuns:
         storage: where Ray keeps the checkpoints.
         noun: what a line calls one.
         shared: dotted key -> value, of all runs: more than a trial of the search has.
+        copying: Ray's callbacks that copy the records to a remote storage (``tune.mirror``).
     """
 
     spec: SearchSpec
@@ -68,6 +70,7 @@ class FixedRuns:
     storage: str
     noun: str
     shared: Mapping[str, Any]
+    copying: Sequence[Callback] = ()
 
     def run(self, wanted: Sequence[Run], *, session: str, limit: int, brake: Brake) -> list[TrialRecord]:
         """Run those that have not ended yet.
@@ -163,7 +166,7 @@ class FixedRuns:
             noun=self.noun,
             session=session,
             storage=self.storage,
-            callbacks=[recorder],
+            callbacks=[recorder, *self.copying],
             brake=brake,
         )
         with stopped_by_signals(brake):

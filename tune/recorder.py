@@ -11,6 +11,7 @@ from tune.asha import RungScheduler
 from tune.console import Events
 from tune.ray_session import Brake
 from tune.records import Records, Result
+from tune.remote import join
 from tune.retention import Retention
 from tune.searcher import FAILURE
 from tune.tracking import Tracker
@@ -179,7 +180,7 @@ def checkpoint_place(trial: Any, result: Mapping[str, Any]) -> str | None:
         return path
     # Ray's own path lacks the scheme
     inside = path.split(storage.storage_fs_path, 1)[1].lstrip("/")
-    return f"{storage.storage_path.rstrip('/')}/{inside}"
+    return join(storage.storage_path, inside)
 
 
 def ending(last: Mapping[str, Any], metric: str, budget: int, cut: str | None) -> tuple[str, str | None]:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray.tune import Callback
+
 from tune import driver
 from tune.asha import RungScheduler
 from tune.console import Say, say_line
 from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
 from tune.fixed_runs import FixedRuns
 from tune.live import make_events
+from tune.mirror import mirrored
 from tune.packing import resources_of
 from tune.ray_session import (
     INTERRUPTED,
@@ -84,11 +87,12 @@ class Study:
             limit = concurrency(resources, self.spec.max_concurrent)
             driver.hold(self.run_dir)
             try:
-                return self._run(resume, resources, limit)
+                with mirrored(self.spec, self.run_dir) as copying:
+                    return self._run(resume, resources, limit, copying)
             finally:
                 driver.release(self.run_dir)
 
-    def _run(self, resume: bool, resources: Resources, limit: int) -> Summary:
+    def _run(self, resume: bool, resources: Resources, limit: int, copying: list[Callback]) -> Summary:
         write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset, self.objective)
         records = Records(self.run_dir)
         used = records.seconds_used()
@@ -100,15 +104,22 @@ class Study:
             None if hours is None else hours * 3600 - used, lambda: kept_seconds(self.spec, self.run_dir, limit)
         )
         try:
-            self._search(records, tracker, brake, resources, limit, f"session_{session:03d}")
-            brake = self._compare(records, tracker, brake, resources, limit, f"finalists_{session:03d}")
+            self._search(records, tracker, brake, resources, limit, f"session_{session:03d}", copying)
+            brake = self._compare(records, tracker, brake, resources, limit, f"finalists_{session:03d}", copying)
             return self._finish(records, tracker, brake)
         except BaseException as error:
             tracker.end_study(self._summary(records, "failed", _reason(error)).to_dict())
             raise
 
     def _search(
-        self, records: Records, tracker: Tracker, brake: Brake, resources: Resources, limit: int, session: str
+        self,
+        records: Records,
+        tracker: Tracker,
+        brake: Brake,
+        resources: Resources,
+        limit: int,
+        session: str,
+        copying: list[Callback],
     ) -> None:
         spec, recorded = self.spec, records.trials()
         remaining = spec.budget.trials - sum(trial.outcome is not None for trial in recorded)
@@ -143,14 +154,21 @@ class Study:
             noun="trial",
             session=session,
             storage=state_storage(spec, self.run_dir),
-            callbacks=[recorder, Refresher(self.run_dir)],
+            callbacks=[recorder, *copying, Refresher(self.run_dir)],
             brake=brake,
         )
         with stopped_by_signals(brake), events.shown():
             tuner.fit()
 
     def _compare(
-        self, records: Records, tracker: Tracker, brake: Brake, resources: Resources, limit: int, session: str
+        self,
+        records: Records,
+        tracker: Tracker,
+        brake: Brake,
+        resources: Resources,
+        limit: int,
+        session: str,
+        copying: list[Callback],
     ) -> Brake:
         """Run the finalists, unless the search did not come to its end; the brake that ended the study."""
         if self.spec.finalists is None or brake.reason not in (None, *_ENDED_BY_TIME):
@@ -165,6 +183,7 @@ class Study:
             storage=state_storage(self.spec, self.run_dir),
             noun=NOUN,
             shared=SHARED,
+            copying=copying,
         )
         after = Brake(brake.left)
         run_finalists(runs, records.trials(), session=session, limit=limit, brake=after)
