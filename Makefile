@@ -4,7 +4,7 @@
 #   make mlflow PORT=5001     look at the results
 .POSIX:
 .SUFFIXES:
-.PHONY: setup demo test lint types mlflow clean
+.PHONY: setup demo test test-cluster lint types mlflow clean
 
 READY = .venv/.ready
 RUN = .venv/bin/python
@@ -34,6 +34,10 @@ demo: $(DEMO)/lerobot.done
 
 test: $(READY)
 	$(RUN) -m pytest -q $(ARGS)
+
+# Several machines in namespaces, joined over ssh: needs root, iproute2, openssh-server and rsync; takes minutes.
+test-cluster: $(READY)
+	$(RUN) -m pytest -q -m cluster $(ARGS)
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -23,6 +23,7 @@ from tune.effects import OBJECTIVE, PRECISION, Effect, fall, saving
 from tune.fixed_runs import SEED, FixedRuns, Run
 from tune.intervals import Interval, percent
 from tune.mirror import mirrored
+from tune.nodes import check_nodes
 from tune.packing import resources_of
 from tune.ray_session import Brake, concurrency, ray_session
 from tune.records import Records, TrialRecord
@@ -192,6 +193,7 @@ class Trainings:
         """Train what is missing, and judge; whether all is done."""
         brake = Brake(None)
         with ray_session():
+            check_nodes(self.spec, self.folder)
             resources, _ = resources_of(self.spec)
             limit = concurrency(resources, self.spec.max_concurrent)
             driver.hold(self.folder)

@@ -152,6 +152,7 @@ class FixedRuns:
             names=[roles.get(number, "") for number in range(max(roles) + 1)],
             make_config=lambda params: self.config(params).to_dict(),
             restore=resumable(self.records, self.records.trials()),
+            storage=self.storage,
             brake=brake,
         )
         tuner = make_tuner(

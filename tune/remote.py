@@ -3,6 +3,7 @@
 Addresses may carry the file system's options behind a ``?``, e.g. ``?endpoint_override=minio:9000&scheme=http``.
 """
 
+import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,8 +70,9 @@ class Folder:
             ConfigError: that fails.
         """
         try:
-            self.write(".writable", b"")
-            self.delete(".writable")
+            name = f".writable-{uuid.uuid4().hex}"  # several machines may try at once
+            self.write(name, b"")
+            self.delete(name)
         except _FAILURES as error:
             raise ConfigError(
                 f"storage: {self.address} cannot be written ({_line(error)}); check the bucket's name, the credentials "

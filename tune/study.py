@@ -18,6 +18,7 @@ from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summ
 from tune.fixed_runs import FixedRuns
 from tune.live import make_events
 from tune.mirror import mirrored
+from tune.nodes import check_nodes
 from tune.packing import resources_of
 from tune.ray_session import (
     INTERRUPTED,
@@ -81,6 +82,7 @@ class Study:
         """
         self.say("Starting Ray; the first trials load torch and the policy before they report ...")
         with ray_session():
+            check_nodes(self.spec, self.run_dir)
             resources, line = resources_of(self.spec)
             if line is not None:
                 self.say(line)
@@ -140,6 +142,7 @@ class Study:
             names=list(spec.warm_start),
             make_config=lambda params: to_trial_config(spec, params).to_dict(),
             restore=resumable(records, recorded),
+            storage=state_storage(spec, self.run_dir),
             brake=brake,
         )
         tuner = make_tuner(
