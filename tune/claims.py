@@ -18,6 +18,7 @@ from ray.tune import Callback
 from smolvla_core.command import FAILED, OK, Parser, answer, python_command
 from smolvla_core.errors import ConfigError
 from tune import driver
+from tune.capacity import concurrency
 from tune.console import Say, counted, say_line
 from tune.effects import OBJECTIVE, PRECISION, Effect, fall, saving
 from tune.fixed_runs import SEED, FixedRuns, Run
@@ -25,7 +26,7 @@ from tune.intervals import Interval, percent
 from tune.mirror import mirrored
 from tune.nodes import check_nodes
 from tune.packing import resources_of
-from tune.ray_session import Brake, concurrency, ray_session
+from tune.ray_session import Brake, ray_session
 from tune.records import Records, TrialRecord
 from tune.resume import state_storage
 from tune.run_folder import new_folder, opened, stored_spec, write_specification, write_whole

@@ -144,9 +144,10 @@ def _reconcile(options: argparse.Namespace) -> int:
 
 
 def _measure(spec: SearchSpec) -> list[str]:
+    from tune.capacity import concurrency
     from tune.packing import machines, pack, packed_line, while_measuring
     from tune.probe import Measured, largest_point, points_to_measure, probe, probe_lines
-    from tune.ray_session import concurrency, ray_session
+    from tune.ray_session import ray_session
 
     with ray_session():
         if not spec.resources.auto:

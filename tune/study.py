@@ -13,6 +13,7 @@ from ray.tune import Callback
 
 from tune import driver
 from tune.asha import RungScheduler
+from tune.capacity import concurrency
 from tune.console import Say, say_line
 from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
 from tune.fixed_runs import FixedRuns
@@ -25,7 +26,6 @@ from tune.ray_session import (
     OUT_OF_TIME,
     TIME_IS_KEPT,
     Brake,
-    concurrency,
     ray_session,
     stopped_by_signals,
 )
