@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-NEEDED = ("ip", "unshare", "nsenter", "mount", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd")
+NEEDED = ("ip", "unshare", "nsenter", "setpriv", "mount", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd")
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 _SETUP = """
 set -e
 mount --make-rprivate /
@@ -116,7 +117,7 @@ class Hosts:
     def _start(self) -> None:
         for key in ("key", "host_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.work / key)], check=True)
-        switch = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        switch = subprocess.Popen([*_ENDS_WITH_US, "unshare", "--net", "sleep", "infinity"])
         self._processes.append(switch)
         _until(lambda: _net(switch.pid) != _net(os.getpid()))
         in_switch = ["nsenter", "--target", str(switch.pid), "--net", "ip"]
@@ -147,7 +148,9 @@ class Hosts:
         script = _SETUP.format(own=own, name=name, address=address, command=command)
         separate = ["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
         with (own / "log").open("w") as log:
-            outer = subprocess.Popen(["unshare", *separate, "/bin/sh", "-c", script], stdout=log, stderr=log)
+            outer = subprocess.Popen(
+                [*_ENDS_WITH_US, "unshare", *separate, "/bin/sh", "-c", script], stdout=log, stderr=log
+            )
         self._processes.append(outer)
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
         _until(lambda: children.read_text().split() and _net(int(children.read_text().split()[0])) != _net(os.getpid()))

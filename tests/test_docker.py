@@ -94,7 +94,8 @@ def test_kubernetes_takes_the_pods():
 def test_compose_takes_the_services():
     import compose_spec
 
-    compose_spec.PyCompose.from_json(json.dumps(read("compose.yaml")))  # its anchors are YAML's, and resolved by then
+    filled = re.sub(r"\$\{\w+:\?[^}]*\}", "/value", json.dumps(read("compose.yaml")))
+    compose_spec.PyCompose.from_json(filled)  # its anchors are YAML's, and resolved by then
     services = read("compose.yaml")["services"]
     assert set(services) == {"postgres", "mlflow", "head", "worker-gpu", "worker-cpu"}
     volumes = set(read("compose.yaml")["volumes"])

@@ -195,17 +195,17 @@ class Trainings:
         brake = Brake(None)
         with ray_session():
             check_nodes(self.spec, self.folder)
-            resources, _ = resources_of(self.spec)
-            limit = concurrency(resources, self.spec.max_concurrent)
-            driver.hold(self.folder)
-            try:
-                with mirrored(self.spec, self.folder) as copying:
-                    session = Records(self.folder).start_session()
-                    fixed = self.fixed(resources, copying)
-                    records = fixed.run(self.runs(), session=f"session_{session:03d}", limit=limit, brake=brake)
-                    return self._judged(records)
-            finally:
-                driver.release(self.folder)
+            with resources_of(self.spec) as (resources, _):
+                limit = concurrency(resources, self.spec.max_concurrent)
+                driver.hold(self.folder)
+                try:
+                    with mirrored(self.spec, self.folder) as copying:
+                        session = Records(self.folder).start_session()
+                        fixed = self.fixed(resources, copying)
+                        records = fixed.run(self.runs(), session=f"session_{session:03d}", limit=limit, brake=brake)
+                        return self._judged(records)
+                finally:
+                    driver.release(self.folder)
 
     def _judged(self, records: Sequence[TrialRecord]) -> tuple[list[dict[str, Any]], bool]:
         rows = evaluated(self.spec, records)

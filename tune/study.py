@@ -83,16 +83,16 @@ class Study:
         self.say("Starting Ray; the first trials load torch and the policy before they report ...")
         with ray_session():
             check_nodes(self.spec, self.run_dir)
-            resources, line = resources_of(self.spec)
-            if line is not None:
-                self.say(line)
-            limit = concurrency(resources, self.spec.max_concurrent)
-            driver.hold(self.run_dir)
-            try:
-                with mirrored(self.spec, self.run_dir) as copying:
-                    return self._run(resume, resources, limit, copying)
-            finally:
-                driver.release(self.run_dir)
+            with resources_of(self.spec) as (resources, line):
+                if line is not None:
+                    self.say(line)
+                limit = concurrency(resources, self.spec.max_concurrent)
+                driver.hold(self.run_dir)
+                try:
+                    with mirrored(self.spec, self.run_dir) as copying:
+                        return self._run(resume, resources, limit, copying)
+                finally:
+                    driver.release(self.run_dir)
 
     def _run(self, resume: bool, resources: Resources, limit: int, copying: list[Callback]) -> Summary:
         write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset, self.objective)
