@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from smolvla_core.config import TrialConfig
@@ -58,6 +59,7 @@ class FixedRuns:
         storage: where Ray keeps the checkpoints.
         noun: what a line calls one.
         shared: dotted key -> value, of all runs: more than a trial of the search has.
+        copying: Ray's callbacks that copy the records to a remote storage (``tune.mirror``).
     """
 
     spec: SearchSpec
@@ -69,6 +71,7 @@ class FixedRuns:
     storage: str
     noun: str
     shared: Mapping[str, Any]
+    copying: Sequence[Callback] = ()
 
     def run(self, wanted: Sequence[Run], *, session: str, limit: int, brake: Brake) -> list[TrialRecord]:
         """Run those that have not ended yet.
@@ -157,6 +160,7 @@ class FixedRuns:
             names=[roles.get(number, "") for number in range(max(roles) + 1)],
             make_config=lambda params: self.config(params).to_dict(),
             restore=resumable(self.records, recorded),
+            storage=self.storage,
             brake=brake,
         )
         tuner = make_tuner(
@@ -171,7 +175,7 @@ class FixedRuns:
             noun=self.noun,
             session=session,
             storage=self.storage,
-            callbacks=[recorder],
+            callbacks=[recorder, *self.copying],
             brake=brake,
         )
         with stopped_by_signals(brake), events.shown():
