@@ -77,7 +77,7 @@ def test_arrays_are_packed_byte_for_byte_as_the_official_evaluator_does():
     array = (
         b"\x84\xc4\x0b__ndarray__\xc3\xc4\x04data\xc4\x04\x00\x00\xc0\x3f\xc4\x05dtype\xa3<f4\xc4\x05shape\x92\x01\x01"
     )
-    scalar = b"\x83\xc4\x0e__npgeneric__\xc3\xc4\x04data\x02\xc4\x05dtype\xa3<i4"
+    scalar = b"\x83\xc4\x0d__npgeneric__\xc3\xc4\x04data\x02\xc4\x05dtype\xa3<i4"
     assert pack(message) == b"\x82\xa6action" + array + b"\xa1n" + scalar
     found = unpack(pack(message))
     assert found["action"].tolist() == [[1.5]]

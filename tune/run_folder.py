@@ -14,7 +14,7 @@ from tune.fitted_frames import with_stored
 from tune.spec import SearchSpec, is_uri
 
 GIVEN, RESOLVED, DATASET, OBJECTIVE = "study.yaml", "study.resolved.yaml", "dataset.json", "objective.json"
-MAY_DIFFER = ("budget", "finalists", "resources", "max_concurrent")
+MAY_DIFFER = ("budget", "finalists", "closed_loop", "resources", "max_concurrent")
 """Sections that may change when a study is resumed."""
 
 _TIME = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?")

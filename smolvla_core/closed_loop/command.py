@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from smolvla_core.closed_loop.environment import GARDEN, EnvSpec, environment_factory, parse_instances
+from smolvla_core.closed_loop.environment import (
+    AT_ONCE,
+    GARDEN,
+    SMALL_PICTURES,
+    EnvSpec,
+    environment_factory,
+    parse_instances,
+)
 from smolvla_core.command import OK, Parser, answer
 from smolvla_core.errors import ConfigError
 
@@ -21,8 +28,6 @@ if TYPE_CHECKING:
     from smolvla_core.closed_loop.rollout import Notify
 
 NOTHING = "nothing"
-SMALL_PICTURES = 96
-"""Pixels to a side of pictures that are rendered for a policy on a CPU."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,7 +121,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--picture-size", type=int, default=SMALL_PICTURES, metavar="PX", help="default: 96; 0 takes BEHAVIOR's sizes"
     )
     parser.add_argument("--max-seconds", type=float, metavar="S", help="the longest an episode lasts")
-    parser.add_argument("--at-once", type=int, default=8, metavar="N", help="environments side by side (default: 8)")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, metavar="N", help="environments side by side")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that step them (default: 1)")
     parser.add_argument("--videos", type=int, default=0, metavar="K", help="film the first K instances")
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N")

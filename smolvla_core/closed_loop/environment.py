@@ -14,6 +14,11 @@ from smolvla_core.live import CONTROL_HZ
 GARDEN = "garden"
 _PLACES = {GARDEN: "smolvla_core.garden:GardenEnv"}
 
+SMALL_PICTURES = 96
+"""Pixels to a side of the pictures that are rendered unless another size is asked for."""
+AT_ONCE = 8
+"""Environments that run side by side unless another number is asked for."""
+
 Live = Mapping[str, Any]
 """A live observation by BEHAVIOR's keys; see ``smolvla_core.live``."""
 
@@ -41,14 +46,14 @@ class EnvSpec:
 
     Attributes:
         name: ``garden``, or ``package.module:factory``.
-        picture_size: pixels to a side of all cameras; None takes BEHAVIOR's.
+        picture_size: pixels to a side of all cameras; None takes BEHAVIOR's 720 and 480.
         pictures: whether it renders at all.
         max_seconds: an episode's length; None: its own.
         task: None: its own.
     """
 
     name: str = GARDEN
-    picture_size: int | None = None
+    picture_size: int | None = SMALL_PICTURES
     pictures: bool = True
     max_seconds: float | None = None
     task: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from smolvla_core.closed_loop.environment import EnvSpec
+from smolvla_core.closed_loop.environment import AT_ONCE, EnvSpec
 from smolvla_core.closed_loop.policies import ChunkPolicy, Request
 from smolvla_core.closed_loop.stage import Act, Begin, Episode, Stage, Turn
 from smolvla_core.closed_loop.worker import StageProcess
@@ -25,7 +25,7 @@ class Rollout:
         videos: instance -> the file that it is filmed to.
     """
 
-    at_once: int = 8
+    at_once: int = AT_ONCE
     jobs: int = 1
     videos: Mapping[int, Path] | None = None
 
