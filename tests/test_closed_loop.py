@@ -171,6 +171,7 @@ def test_a_mistake_is_one_line(policy, tmp_path, capsys, monkeypatch):
     assert "cannot be imported" in says(str(policy), "--env", "no_such_package:Env")
     assert "has no 'Lake'" in says(str(policy), "--env", "tests.fake_env:Lake")
     assert "a server is given them when it is started" in says("--policy", "nothing", "--n-action-steps", "3")
+    monkeypatch.setattr("smolvla_core.closed_loop.policies.WAIT_S", 0.0)
     assert "no policy server answers" in says("--policy-server", "ws://127.0.0.1:1", "--env", NAME)
     assert "is no address of a policy server" in says("--policy-server", "http://x", "--env", NAME)
     assert "it must be at least 1" in says(str(policy), "--jobs", "0", "--env", NAME)

@@ -22,6 +22,8 @@ from smolvla_core.serve.session import NOISE_KEY
 ROWS, ROWS_ON_GPU = 8, 32
 """Robots of one forward pass, always: how a kernel rounds may depend on the size of its input, and what a
 robot does must not depend on how many others there are."""
+WAIT_S = 20.0
+"""How long a server that does not answer yet is waited for, in seconds: it may be loading its policy."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,6 @@ class ServedPolicy:
         url: of the server.
         api_key: where it asks for one.
         seed: of the noise, where the server lets its clients choose it.
-        wait_s: how long to go on trying to connect.
 
     Raises:
         PolicyServerError: no server answers.
@@ -132,9 +133,9 @@ class ServedPolicy:
 
     sees = True
 
-    def __init__(self, url: str, api_key: str | None = None, seed: int = 0, wait_s: float = 30.0):
+    def __init__(self, url: str, api_key: str | None = None, seed: int = 0):
         self._url, self._api_key, self._seed = url, api_key, seed
-        self._clients: dict[int, PolicyClient] = {0: PolicyClient(url, api_key, wait_s)}
+        self._clients: dict[int, PolicyClient] = {0: PolicyClient(url, api_key, WAIT_S)}
         self._metadata = self._clients[0].metadata
         self._pool = ThreadPoolExecutor(64, thread_name_prefix="client")
 
