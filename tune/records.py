@@ -208,8 +208,8 @@ class Records:
         results = tuple(
             Result(**{**line, "curve": tuple(line.get("curve", ()))}) for line in _lines(folder / "results.jsonl")
         )
-        known = (head[key] for key in ("number", "name", "params", "config", "time"))
-        return TrialRecord(*known, results, outcome, achieved(folder))
+        number, name, started = head["number"], head["name"], head["time"]
+        return TrialRecord(number, name, head["params"], head["config"], started, results, outcome, achieved(folder))
 
 
 def _end_of(trial: TrialRecord) -> float:

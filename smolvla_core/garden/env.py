@@ -71,7 +71,9 @@ class GardenEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if task not in TASKS:
             raise UserError(f"task: the garden has no '{task}'; it has {', '.join(TASKS)}")
         if picture_size is not None and not SMALLEST_PICTURE <= picture_size <= LARGEST_PICTURE:
-            raise UserError(f"picture_size is {picture_size}; it must be {SMALLEST_PICTURE} to {LARGEST_PICTURE} pixels")
+            raise UserError(
+                f"picture_size is {picture_size}; it must be {SMALLEST_PICTURE} to {LARGEST_PICTURE} pixels"
+            )
         if not 1 / CONTROL_HZ <= max_seconds <= 3600:
             raise UserError(f"max_seconds is {max_seconds:g}; it must be from one step (1/{CONTROL_HZ}) to 3600")
         if render_mode not in (None, "rgb_array"):
@@ -89,6 +91,15 @@ class GardenEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._at_start: dict[str, bool] = {}
         self.action_space = spaces.Box(LOW.astype(np.float32), HIGH.astype(np.float32))
         self.observation_space = self._space()
+
+    @property
+    def pictures(self) -> bool:
+        """Whether observations from now on hold pictures; to be set where nobody looks at those in between."""
+        return self._with_pictures
+
+    @pictures.setter
+    def pictures(self, wanted: bool) -> None:
+        self._with_pictures = wanted and self._cameras is not None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict]:
         """Begin an episode.
