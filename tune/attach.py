@@ -64,11 +64,7 @@ def _whose(study: StudyFiles, asked: str) -> tuple[Records, TrialRecord]:
     """
     kind, number = "trial", asked.strip()
     if number.lower() == BEST:
-        summary = study.summary()
-        policy = (summary.finalists or {}).get("policy")
-        if policy is None and summary.best is None:
-            raise ConfigError(f"--trial: {study.run_dir} has no best trial yet; give a trial's number")
-        kind, number = ("finalist", policy["number"]) if policy else ("trial", summary.best.number)  # type: ignore[union-attr]
+        kind, number = _best(study)
     elif number.lower().startswith("finalist "):
         kind, number = "finalist", number.split()[1]
     trials, records = (
@@ -76,11 +72,22 @@ def _whose(study: StudyFiles, asked: str) -> tuple[Records, TrialRecord]:
         if kind == "finalist"
         else (study.trials, Records(study.run_dir))
     )
-    found = next((trial for trial in trials if str(trial.number) == str(number)), None)
+    found = next((trial for trial in trials if str(trial.number) == number), None)
     if found is None:
         known = f"0 to {max(trial.number for trial in trials)}" if trials else "none"
         raise ConfigError(f"--trial: there is no {kind} '{number}' in {study.run_dir} (it has {known}); or give BEST")
     return records, found
+
+
+def _best(study: StudyFiles) -> tuple[str, str]:
+    """The training whose policy ``best/`` holds."""
+    summary = study.summary()
+    policy = (summary.finalists or {}).get("policy")
+    if policy is not None:
+        return "finalist", str(policy["number"])
+    if summary.best is None:
+        raise ConfigError(f"--trial: {study.run_dir} has no best trial yet; give a trial's number")
+    return "trial", str(summary.best.number)
 
 
 def _key(records: Records, number: int) -> str:

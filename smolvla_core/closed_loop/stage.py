@@ -84,7 +84,8 @@ class Stage:
 
     def _act(self, order: Act) -> Turn:
         running = self._running[order.slot]
-        env, film, live = running.env, running.film, {}
+        env, film = running.env, running.film
+        live: Live = {}
         for number, action in enumerate(order.actions, start=1):
             _show(env, self._spec.pictures and (film is not None or number == len(order.actions)))
             live, _, terminated, truncated, info = env.step(action)

@@ -1,7 +1,6 @@
 """A video of an episode: the head's camera, the wrists' beside it."""
 
 from pathlib import Path
-from typing import cast
 
 import av
 import numpy as np
@@ -38,8 +37,8 @@ class Film:
         if self._container is None or self._stream is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._container = av.open(str(self._part), "w")
-            stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "23", "preset": "fast"})
-            self._stream = cast(VideoStream, stream)
+            options = {"crf": "23", "preset": "fast"}
+            self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
             self._stream.height, self._stream.width = picture.shape[:2]
             self._stream.pix_fmt = "yuv420p"
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
