@@ -13,8 +13,8 @@ SHORT = EnvSpec(NAME, picture_size=32, max_seconds=0.8)
 class Pond:
     """An R1Pro that is at once where it is told to be; its eggs count what its grippers were told.
 
-    The episode of instance n ends after ``max_seconds``, or a fifth earlier where n is odd. ``q`` is the
-    mean of the left gripper's actions, so that it depends on every one of them.
+    The episode of instance n ends after ``max_seconds``, or a fifth earlier where n is odd. ``q`` is made
+    of the mean of the left gripper's actions, so that it depends on every one of them.
     """
 
     metadata = {"render_fps": 30}
@@ -44,7 +44,7 @@ class Pond:
         told = np.array(self.told)
         scores = {
             "eggs_placed": round(3 * float(np.clip(told[:, 14].mean() + 0.5, 0, 1))) / 3,
-            "q": float(told[:, 14].astype(np.float64).mean()),
+            "q": 0.5 + 0.5 * float(np.tanh(told[:, 14].astype(np.float64).mean())),
             "success": bool(self.instance % 3 == 0),
         }
         return self._live(), 0.0, ended and self.instance % 2 == 1, ended, scores

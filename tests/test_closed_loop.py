@@ -123,6 +123,10 @@ def test_intervals_are_those_of_the_textbook():
     assert found.low == pytest.approx(values.mean() - reach, abs=0.005)
     assert found.high == pytest.approx(values.mean() + reach, abs=0.005)
 
+    # nothing to resample is no certainty
+    assert bootstrap([0.0] * 20) == wilson(0, 20)
+    assert wilson(0, 20).high > 0.1
+
 
 def test_instances_are_read_from_ranges():
     assert parse_instances("301-303, 7") == (301, 302, 303, 7)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smolvla_core.closed_loop.scores import wilson
 from smolvla_core.errors import DataError
 from tune.intervals import Errors, Interval, interval, mean_error
 
@@ -98,7 +99,7 @@ def pooled(seeds: Sequence[Achieved]) -> dict[str, Interval]:
     for name in SCORES:
         errors = _errors(seeds, name)
         if errors is not None:
-            found[name] = mean_error(errors)
+            found[name] = _bounded(mean_error(errors), len(errors.episodes))
     return found
 
 
@@ -217,6 +218,16 @@ def _share(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError(f"a score is {number}")
     return number
+
+
+def _bounded(found: Interval, instances: int) -> Interval:
+    """Where all instances score alike resampling them tells nothing, and Wilson's bounds are given."""
+    if found.low is None or found.high is None:
+        return found
+    if found.low < found.high:
+        return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0))  # a share is none beyond these
+    known = wilson(min(found.mean, 1.0) * instances, instances)
+    return Interval(known.mean, known.low, known.high)
 
 
 def _errors(seeds: Sequence[Achieved], score: str) -> Errors | None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from smolvla_core.closed_loop.stage import Episode
+if TYPE_CHECKING:
+    from smolvla_core.closed_loop.stage import Episode
 
 CONFIDENCE = 0.95
 RESAMPLES, _AT_ONCE = 10_000, 1000
@@ -27,8 +29,13 @@ class Estimate:
         return asdict(self)
 
 
-def wilson(successes: int, count: int) -> Estimate:
+def wilson(successes: float, count: int) -> Estimate:
     """A share with Wilson's score interval (1927), which holds near 0 and 1 and for few trials.
+
+    Args:
+        successes: their number; or the sum of values from 0 to 1, which vary at most as much as
+            successes of the same share, so that the interval is rather too wide.
+        count: of trials.
 
     Raises:
         ValueError: there are no trials, or more successes than trials.
@@ -36,7 +43,7 @@ def wilson(successes: int, count: int) -> Estimate:
     if not 0 <= successes <= count or count == 0:
         raise ValueError(f"{successes} successes of {count}")
     z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
-    share = successes / count
+    share = float(successes / count)
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     reach = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
     # at the ends the interval reaches the share itself, but for rounding
@@ -44,8 +51,13 @@ def wilson(successes: int, count: int) -> Estimate:
 
 
 def bootstrap(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -> Estimate:
-    """A mean with its percentile bootstrap interval over instances."""
+    """The mean of values from 0 to 1 with its percentile bootstrap interval over instances.
+
+    Where all of them are alike there is nothing to resample: then the interval is :func:`wilson`'s.
+    """
     array = np.asarray(values, dtype=np.float64)
+    if array.min() == array.max():
+        return wilson(float(array.sum()), len(array))
     rng, count = np.random.default_rng(seed), len(array)
     portions = [array[rng.integers(count, size=(_AT_ONCE, count))].mean(axis=1) for _ in range(RESAMPLES // _AT_ONCE)]
     drawn = np.concatenate(portions)
@@ -54,7 +66,7 @@ def bootstrap(values: Sequence[float] | NDArray[np.float64], seed: int = 0) -> E
     return Estimate(float(array.mean()), float(low), float(high))
 
 
-def summarise(episodes: Sequence[Episode]) -> dict[str, Estimate]:
+def summarise(episodes: "Sequence[Episode]") -> dict[str, Estimate]:
     """``eggs_placed`` and ``q`` with bootstrap intervals, ``success`` with Wilson's.
 
     Raises:
