@@ -269,7 +269,7 @@ def test_one_that_cannot_act_is_a_line_and_the_end_of_time_ends_it(study, state,
     assert lines[1:] == ["finalist 0 (a): could not act: no", "finalist 1 (b): eggs_placed 100.0 % of 1 rollout"]
     lines.clear()
     let_act(ClosedLoop(), records, NullTracker(), lines.append, Brake(-1.0), evaluate)
-    assert lines[-1] == "The closed loop was ended; continue with --resume"
+    assert lines[-1] == "The closed loop was ended (out of time); continue with --resume"
     bare = finalists(tmp_path / "other", tmp_path, ("a",))
     lines.clear()
     let_act(ClosedLoop(), bare, NullTracker(), lines.append, Brake(None), evaluate)

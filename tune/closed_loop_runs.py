@@ -56,8 +56,8 @@ def let_act(
             if not _let_one_act(closed_loop, records, run, brake, evaluate or evaluate_policy):
                 say(f"{who}: left no policy that could act")
                 continue
-        except Ended:
-            say("The closed loop was ended; continue with --resume")
+        except Ended as ended:
+            say(f"The closed loop was ended ({ended}); continue with --resume")
             return
         except (UserError, RuntimeError) as error:
             say(f"{who}: could not act: {(str(error).splitlines() or [''])[0]}")

@@ -86,6 +86,7 @@ class PolicyServer:
                 address.port,
                 compression=None,
                 max_size=int(address.max_message_mb * 1e6),
+                max_queue=1,  # a client waits for its answer; nothing is read ahead
                 ping_interval=_PING_S,
                 ping_timeout=_PONG_S,
                 process_request=self._admit,

@@ -3,6 +3,7 @@
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,21 @@ NOISE_KEY = "noise_key"
 sends them gets the same actions as if it had loaded the policy itself. Announced in the metadata."""
 
 _MOST_KEY_PARTS = 8
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An observation message.
+
+    Attributes:
+        observations: of each robot.
+        batched: it has a dim for robots.
+        noise_key: of the noise, where the client gave one.
+    """
+
+    observations: Sequence[Observation]
+    batched: bool
+    noise_key: NoiseKey | None
 
 
 class Session:
@@ -41,7 +57,7 @@ class Session:
         self._actions.clear()
         self._predictions = 0
 
-    def read(self, message: Any) -> "Asked":
+    def read(self, message: Any) -> Asked:
         """What a message asks for.
 
         Raises:
@@ -54,7 +70,7 @@ class Session:
         observations, batched = observed(message, tuple(self._actor.cameras))
         return Asked(observations, batched, _noise_key(message))
 
-    def must_predict(self, asked: "Asked") -> bool:
+    def must_predict(self, asked: Asked) -> bool:
         """Whether nothing is left to do, so that :meth:`predict` comes before :meth:`next`.
 
         Raises:
@@ -67,35 +83,22 @@ class Session:
             )
         return not self._actions
 
-    def predict(self, asked: "Asked") -> None:
+    def predict(self, asked: Asked) -> None:
         """Ask the policy what to do next."""
         keys = [self._key(asked, robot) for robot in range(len(asked.observations))]
         chunks = self._actor.chunks(asked.observations, self._actor.noise(keys))
         self._robots, self._predictions = len(chunks), self._predictions + 1
         self._actions.extend(chunks.transpose(1, 0, 2))
 
-    def next(self, asked: "Asked") -> NDArray[np.float32]:
+    def next(self, asked: Asked) -> NDArray[np.float32]:
         """The next action: (A,), or (robots, A) where the observation has a dim for robots."""
         actions = self._actions.popleft()
         return np.ascontiguousarray(actions if asked.batched else actions[0])
 
-    def _key(self, asked: "Asked", robot: int) -> NoiseKey:
+    def _key(self, asked: Asked, robot: int) -> NoiseKey:
         if asked.noise_key is not None:
             return asked_noise(self._seed, *asked.noise_key, *([robot] if asked.batched else []))
         return own_noise(self._seed, self._predictions, _digest(asked.observations[robot]))
-
-
-class Asked:
-    """An observation message.
-
-    Attributes:
-        observations: of each robot.
-        batched: it has a dim for robots.
-        noise_key: of the noise, where the client gave one.
-    """
-
-    def __init__(self, observations: Sequence[Observation], batched: bool, noise_key: NoiseKey | None):
-        self.observations, self.batched, self.noise_key = observations, batched, noise_key
 
 
 def _noise_key(message: Mapping[Any, Any]) -> NoiseKey | None:
