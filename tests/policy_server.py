@@ -29,12 +29,12 @@ def serving(actor: Actor, *, api_key: str | None = None, max_message_mb: float =
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     try:
         yield f"ws://127.0.0.1:{found['port']}"
     finally:
         found["loop"].call_soon_threadsafe(found["stop"].set)
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 

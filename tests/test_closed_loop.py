@@ -211,7 +211,7 @@ def test_its_processes_end_with_a_killed_evaluation(tmp_path):
         child = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
-        deadline = 200
+        deadline = 2400
         while deadline and _lives(child):
             deadline -= 1
             signal.sigtimedwait([], 0.05)

@@ -315,7 +315,7 @@ def test_the_command_serves_until_it_is_ended(policy, tmp_path):
                 assert client.metadata["n_action_steps"] == 2
                 assert client.act(live_observation(13)).shape == (23,)
             server.send_signal(signal.SIGTERM)
-            assert server.wait(30) == 0
+            assert server.wait(120) == 0
         finally:
             server.kill()
 
