@@ -71,7 +71,9 @@ class GardenEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if task not in TASKS:
             raise UserError(f"task: the garden has no '{task}'; it has {', '.join(TASKS)}")
         if picture_size is not None and not SMALLEST_PICTURE <= picture_size <= LARGEST_PICTURE:
-            raise UserError(f"picture_size is {picture_size}; it must be {SMALLEST_PICTURE} to {LARGEST_PICTURE} pixels")
+            raise UserError(
+                f"picture_size is {picture_size}; it must be {SMALLEST_PICTURE} to {LARGEST_PICTURE} pixels"
+            )
         if not 1 / CONTROL_HZ <= max_seconds <= 3600:
             raise UserError(f"max_seconds is {max_seconds:g}; it must be from one step (1/{CONTROL_HZ}) to 3600")
         if render_mode not in (None, "rgb_array"):
