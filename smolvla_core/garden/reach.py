@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 CONTROL_HZ = 30
 MOST_JOINT_SPEED = 2.2
 """rad/s."""
+ELBOW, STRAIGHTEST = 3, -0.12
+"""The elbow's place in an arm, and how far it may straighten, radians."""
 _DOWN = np.array([0.0, 1.0, 0.0, 0.0])
 """A hand that points at the ground, its fingers opening forward and back."""
 
@@ -30,6 +32,9 @@ class Reach:
         spec = mujoco.MjSpec()
         add_robot(spec, mobile=False)
         self._model = spec.compile()
+        for side in SIDES:
+            elbow = self._model.joint(ARM_JOINTS[side][ELBOW])
+            elbow.range[1] = STRAIGHTEST  # beyond straight, the elbow would come back on the wrong side
         joints = {name: self._model.joint(name) for name in (*TRUNK_JOINTS, *ARM_JOINTS["left"], *ARM_JOINTS["right"])}
         self._trunk = np.array([joints[name].qposadr[0] for name in TRUNK_JOINTS])
         self._arms = {side: np.array([joints[name].qposadr[0] for name in ARM_JOINTS[side]]) for side in SIDES}

@@ -27,7 +27,9 @@ ARM_JOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 FINGER_JOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {side: tuple(f"{side}_gripper_finger_joint{i}" for i in (1, 2)) for side in SIDES}
 )
-CAMERAS: Mapping[str, str] = MappingProxyType({"head": "zed", "left_wrist": "left_realsense", "right_wrist": "right_realsense"})
+CAMERAS: Mapping[str, str] = MappingProxyType(
+    {"head": "zed", "left_wrist": "left_realsense", "right_wrist": "right_realsense"}
+)
 """Names in the model, by BEHAVIOR's name of the camera."""
 CAMERA_PIXELS: Mapping[str, int] = MappingProxyType({"head": 720, "left_wrist": 480, "right_wrist": 480})
 _FOCAL_PX: Mapping[str, float] = MappingProxyType({"head": 306.0, "left_wrist": 388.6639, "right_wrist": 388.6639})
@@ -50,16 +52,16 @@ FINGER_OPEN_M = 0.05
 BASE_RADIUS_M = 0.26
 TRUNK_DRIVE = np.array([1.2, -1.9, -1.0, 0.0])
 """The trunk's posture while the robot drives: half squatting, looking ahead."""
-TRUNK_WORK = np.array([1.6, -2.5, -1.3, 0.0])
+TRUNK_WORK = np.array([1.65, -2.6, -1.45, 0.0])
 """The trunk's posture while the hands work on the ground."""
-_HOME = np.array([-0.07, 0.11, 0.01, -1.50, 0.11, -0.02, 1.27])
+_HOME = np.array([-0.07, 0.13, 0.03, -1.49, 0.12, -0.04, 1.27])
 _MIRROR = np.array([1.0, -1.0, -1.0, 1.0, -1.0, -1.0, 1.0])
 ARM_HOME: Mapping[str, Array] = MappingProxyType({"left": _HOME, "right": _HOME * _MIRROR})
 """The arms' posture at the start: hands before the robot, pointing down."""
 
 _TRUNK_AXES = ((0, 1, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1))
 _TRUNK_PLACES = ((-0.05, 0, 0.25), (0, 0, 0.33), (0, 0, 0.33), (0, 0, 0.20))
-_SHOULDER = np.array([0.0, 0.20, 0.15])
+_SHOULDER = np.array([0.0, 0.16, 0.15])
 _UPPER_ARM_M, _FOREARM_M = 0.37, 0.37
 _ARM_AXES = ((0, 1, 0), (1, 0, 0), (0, 0, 1), (0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0))
 _ARM_PLACES = ((0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, -_UPPER_ARM_M), (0, 0, 0), (0, 0, -_FOREARM_M), (0, 0, 0))
@@ -106,7 +108,7 @@ def add_robot(spec: mujoco.MjSpec, *, mobile: bool = True) -> None:
         _hinge(link, name, axis, TRUNK_LOW[i], TRUNK_HIGH[i], armature=1.0)
         if i < 3:
             _capsule(link, (0, 0, 0), _TRUNK_PLACES[i + 1], 0.07, 4.0, _GREY)
-    _capsule(link, (0, -0.14, 0.15), (0, 0.14, 0.15), 0.075, 5.0, _WHITE)
+    _capsule(link, (0, -0.11, 0.15), (0, 0.11, 0.15), 0.075, 5.0, _WHITE)
     _capsule(link, (0, 0, 0.0), (0, 0, 0.3), 0.06, 3.0, _WHITE)
     _head(link)
     for side in SIDES:
@@ -119,7 +121,9 @@ def add_robot(spec: mujoco.MjSpec, *, mobile: bool = True) -> None:
 
 def _head(torso: mujoco.MjsBody) -> None:
     head = torso.add_body(name="zed_link", pos=_HEAD)
-    head.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.03, 0.07, 0.03), pos=(-0.05, 0, 0), mass=1.0, rgba=_DARK, **_SEEN)
+    head.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.03, 0.07, 0.03), pos=(-0.05, 0, 0), mass=1.0, rgba=_DARK, **_SEEN
+    )
     forward = np.array([math.cos(_HEAD_PITCH), 0.0, -math.sin(_HEAD_PITCH)])
     _camera(head, "head", np.zeros(3), forward, right=np.array([0.0, -1.0, 0.0]))
 

@@ -97,9 +97,7 @@ def arrange(model: mujoco.MjModel, data: mujoco.MjData, instance: Instance) -> N
     model.vis.headlight.specular[:] = 0.0
 
 
-def _place(
-    model: mujoco.MjModel, data: mujoco.MjData, name: str, place: np.ndarray, height: float, yaw: float
-) -> None:
+def _place(model: mujoco.MjModel, data: mujoco.MjData, name: str, place: np.ndarray, height: float, yaw: float) -> None:
     joint = data.joint(f"{name}_free")
     joint.qpos[:] = [*place, height, math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
     joint.qvel[:] = 0.0

@@ -185,5 +185,3 @@ class World:
         self.model.eq_data[weld, 3:10] = [0.0, 0.0, -GRIP_M, *turned]
         self.data.eq_active[weld] = 1
         self.held[side] = egg
-
-
