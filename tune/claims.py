@@ -191,7 +191,9 @@ def _new(options: argparse.Namespace) -> Trainings:
     if options.yaml is None:
         raise ConfigError("give a search's YAML, e.g. search_spaces/easter_eggs.yaml")
     found, source = load_spec(options.yaml, options.set)
-    spec = SearchSpec.from_dict(found.to_dict() | {"study": f"{found.study}{SUFFIX}", "finalists": None})
+    spec = SearchSpec.from_dict(
+        found.to_dict() | {"study": f"{found.study}{SUFFIX}", "finalists": None, "closed_loop": None}
+    )
     trainings = Trainings(spec, new_folder(spec), options.seeds, options.points)
     print("Checking the data and every variant ...", flush=True)
     facts = _checked(trainings)

@@ -16,7 +16,7 @@ from tune.spec import SearchSpec, is_uri
 from tune.tracking.mlflow_store import BLOT, PASSWORD, USERNAME, is_server, mask
 
 GIVEN, RESOLVED, DATASET, OBJECTIVE = "study.yaml", "study.resolved.yaml", "dataset.json", "objective.json"
-MAY_DIFFER = ("budget", "finalists", "resources", "max_concurrent")
+MAY_DIFFER = ("budget", "finalists", "closed_loop", "resources", "max_concurrent")
 """Sections that may change when a study is resumed."""
 
 _TIME = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?")
@@ -92,7 +92,11 @@ def find_folder(spec: SearchSpec) -> Path:
         ConfigError: there is none.
     """
     home = spec.storage if spec.is_remote else _home(spec)
-    names = _remote_studies(home) if spec.is_remote else (file.parent.name for file in Path(home).glob(f"*/{RESOLVED}"))
+    names = (
+        _remote_studies(str(home))
+        if spec.is_remote
+        else (file.parent.name for file in Path(home).glob(f"*/{RESOLVED}"))
+    )
     found = [(age, name) for name in names if (age := _age(name, spec.study))]
     if not found:
         raise ConfigError(f"--resume: {home} holds no run of the study '{spec.study}'; leave --resume out to start one")

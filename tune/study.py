@@ -14,6 +14,7 @@ from ray.tune import Callback
 from tune import driver
 from tune.asha import RungScheduler
 from tune.capacity import concurrency
+from tune.closed_loop_runs import let_act
 from tune.console import Say, say_line
 from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
 from tune.fixed_runs import FixedRuns
@@ -192,6 +193,9 @@ class Study:
         )
         after = Brake(brake.left, say=self.say)
         run_finalists(runs, records.trials(), session=session, limit=limit, brake=after)
+        if self.spec.closed_loop is not None:
+            with stopped_by_signals(after):
+                let_act(self.spec.closed_loop, runs.records, tracker, self.say, after)
         return after if after.reason is not None else brake
 
     def _searcher(self, recorded: Sequence[TrialRecord]) -> RungSearch:
