@@ -203,9 +203,9 @@ def _camera(
     body: mujoco.MjsBody, name: str, place: Array, forward: Array, right: Array | None = None, up: Array | None = None
 ) -> None:
     back = -forward / np.linalg.norm(forward)
-    if right is None:
-        assert up is not None
-        right = np.cross(up, back)
+    if right is None and up is not None:
+        right = np.asarray(np.cross(up, back))
+    assert right is not None
     sideways = np.asarray(right / np.linalg.norm(right))
     rotation = np.stack([sideways, np.cross(back, sideways), back], axis=1)
     quat = np.empty(4)
