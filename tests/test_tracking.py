@@ -12,10 +12,12 @@ from mlflow.tracking import MlflowClient
 
 from smolvla_core.config import TrialConfig
 from tune import driver
+from tune.records import Records, Result
 from tune.tracking import NullTracker, Tracker, make_tracker, reconcile, viewing_page
 from tune.tracking.mlflow_entities import flatten, metrics, study_note
-from tune.tracking.mlflow_store import Outbox, TrackingError, connect, mask, resolve_uri
+from tune.tracking.mlflow_store import TrackingError, connect, mask, resolve_uri
 from tune.tracking.mlflow_tracker import MlflowTracker
+from tune.tracking.outbox import Outbox
 
 EXPERIMENT = "easter_eggs"
 DATASET = {"name": "eggs", "root": "/data/eggs", "episodes": 12, "frames": 3400, "fps": 30, "digest": "ab" * 32}
@@ -401,6 +403,60 @@ def test_what_a_server_that_is_away_missed_arrives_once_it_is_back(run_dir, clie
     assert all("does not answer" in line and "secret" not in line for line in warnings)
 
 
+def test_what_died_with_a_driver_before_it_was_delivered_is_told_of_the_studys_records(run_dir, client, failing):
+    """The server goes away, comes back for one report, and is away again when the driver is killed."""
+    records = Records(run_dir)
+    failing.away = False
+    tracker = start(run_dir, outbox=Outbox("store", retry_after_s=0))
+
+    def trial(number: int) -> None:
+        records.start_trial(number, None, {"optim.batch_size": 8}, CONFIG)
+        tracker.start_trial(number, None, {"optim.batch_size": 8}, CONFIG)
+
+    def report(number: int, samples: int) -> None:
+        metrics = {"samples_seen": samples, "val/critical_action_mse": 1.0 / samples}
+        records.add_result(number, Result(metrics, curve=({"samples_seen": samples - 1, "train/loss": 2.0},)))
+        tracker.log_result(number, metrics, [{"samples_seen": samples - 1, "train/loss": 2.0}])
+
+    def end(number: int, state: str) -> None:
+        records.end_trial(number, state, "as it was")
+        tracker.end_trial(number, state, "as it was")
+
+    trial(0)
+    report(0, 100)
+    end(0, "complete")
+    trial(1)
+    report(1, 100)
+    failing.away = True
+    report(1, 300)
+    end(1, "pruned")
+    trial(2)
+    report(2, 100)
+    driver.release(run_dir)  # as the kernel does for a process that is killed
+    failing.away = False
+    begun = runs_of(client)[1][0].info.end_time
+
+    again = start(run_dir, resume=True)
+    for each in records.trials():
+        again.recall_trial(each.number, each.name, each)
+    again.start_trial(2, None, {"optim.batch_size": 8}, CONFIG)
+    again.log_result(2, {"samples_seen": 100, "val/critical_action_mse": 0.01})  # trained again from the start
+    again.log_result(2, {"samples_seen": 300, "val/critical_action_mse": 0.003})
+    again.end_trial(2, "complete", None)
+    again.end_study({})
+    _, trials = runs_of(client)
+    assert {number: run.info.status for number, run in trials.items()} == {0: "FINISHED", 1: "KILLED", 2: "FINISHED"}
+    assert [steps(client, trials[number], "val/critical_action_mse") for number in range(3)] == [
+        [100],
+        [100, 300],
+        [100, 300],
+    ]
+    assert steps(client, trials[1], "train/loss") == [99, 299]
+    assert trials[1].data.tags["why"] == "as it was"
+    assert trials[2].data.params["optim.batch_size"] == trials[0].data.params["optim.batch_size"]
+    assert trials[0].info.end_time == begun  # what was whole is not touched
+
+
 @pytest.mark.usefixtures("failing")
 def test_what_was_never_delivered_is_reported_in_one_line(run_dir, caplog):
     tracker = MlflowTracker(resolve_uri(None, run_dir), EXPERIMENT)
@@ -409,8 +465,27 @@ def test_what_was_never_delivered_is_reported_in_one_line(run_dir, caplog):
     tracker.end_study({})
     last = caplog.records[-1].getMessage()
     assert "updates could not be delivered" in last
+    assert "--resume delivers them" in last
     assert "\n" not in last
     assert "secret" not in last
+
+
+def test_files_whose_store_is_away_hold_up_nothing_and_are_tried_again_at_the_end():
+    """An artifact store fails in its own library's words, while the server answers."""
+    outbox, made, stored = Outbox("store"), [], []
+
+    def upload():
+        if not stored:
+            stored.append("next time")
+            raise RuntimeError("Unable to locate credentials")
+        made.append("file")
+
+    outbox.send("file", upload, in_order=False)
+    outbox.send("report", lambda: made.append("report"))
+    assert made == ["report"]
+    assert len(outbox) == 1
+    assert outbox.close() is None
+    assert made == ["report", "file"]
 
 
 def test_a_refused_call_does_not_hold_up_the_next():

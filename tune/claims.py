@@ -14,21 +14,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ray.tune import Callback
+
 from smolvla_core.command import FAILED, OK, Parser, answer, python_command
 from smolvla_core.errors import ConfigError
 from tune import driver
+from tune.capacity import concurrency
 from tune.claim_verdicts import SUCCESS, evaluated, table_lines, variants
 from tune.console import Say, counted, say_line
 from tune.fixed_runs import SEED, FixedRuns, Run
+from tune.mirror import mirrored
+from tune.nodes import check_nodes
 from tune.packing import resources_of
-from tune.ray_session import Brake, concurrency, ray_session
-from tune.records import Records
+from tune.ray_session import Brake, ray_session
+from tune.records import Records, TrialRecord
 from tune.resume import state_storage
 from tune.run_folder import (
     GIVEN,
     MAY_DIFFER,
     RESOLVED,
     new_folder,
+    opened,
     stored_dataset,
     stored_spec,
     write_specification,
@@ -76,7 +82,9 @@ class Trainings:
             for name, values in variants(self.spec).items()
         ]
 
-    def fixed(self, resources: Resources, tracker: Tracker | None = None) -> FixedRuns:
+    def fixed(
+        self, resources: Resources, tracker: Tracker | None = None, copying: Sequence[Callback] = ()
+    ) -> FixedRuns:
         """How they are run, each with these resources."""
         samples = self.spec.samples
         at = sorted({max(1, round(samples * point / self.points)) for point in range(1, self.points)})
@@ -90,6 +98,7 @@ class Trainings:
             storage=state_storage(self.spec, self.folder),
             noun=NOUN,
             shared={"eval.at": at},
+            copying=copying,
         )
 
     def run(self, resume: bool = False) -> tuple[list[dict[str, Any]], bool]:
@@ -100,28 +109,36 @@ class Trainings:
         """
         records, hours = Records(self.folder), self.spec.budget.hours
         with ray_session():
-            resources, _ = resources_of(self.spec)
-            limit = concurrency(resources, self.spec.max_concurrent)
-            driver.hold(self.folder)
-            try:
-                brake = Brake(None if hours is None else hours * 3600 - records.seconds_used())
-                session = f"session_{records.start_session():03d}"
-                tracker = self._open_tracker(resume)
+            check_nodes(self.spec, self.folder)
+            with resources_of(self.spec) as (resources, _):
+                limit = concurrency(resources, self.spec.max_concurrent)
+                driver.hold(self.folder)
                 try:
-                    done = self.fixed(resources, tracker).run(self.runs(), session=session, limit=limit, brake=brake)
-                except BaseException as error:
-                    tracker.end_study({"state": "failed", "reason": type(error).__name__})
-                    raise
-                rows = evaluated(self.spec, done)
-                whole = len(done) == len(self.runs()) and all(r.outcome and r.outcome.state == "complete" for r in done)
-                document = {"rows": rows, "success": SUCCESS, "seeds": self.seeds, "samples": self.spec.samples}
-                write_whole(self.folder / CLAIMS_FILE, json.dumps(document, indent=2) + "\n")
-                write_whole(self.folder / TABLE_FILE, "\n".join(table_lines(rows)) + "\n")
-                tracker.end_study(self._told(rows, whole, brake), [self.folder / CLAIMS_FILE, self.folder / TABLE_FILE])
-            finally:
-                driver.release(self.folder)
+                    with mirrored(self.spec, self.folder) as copying:
+                        brake = Brake(None if hours is None else hours * 3600 - records.seconds_used())
+                        session = f"session_{records.start_session():03d}"
+                        tracker = self._open_tracker(resume)
+                        try:
+                            fixed = self.fixed(resources, tracker, copying)
+                            done = fixed.run(self.runs(), session=session, limit=limit, brake=brake)
+                        except BaseException as error:
+                            tracker.end_study({"state": "failed", "reason": type(error).__name__})
+                            raise
+                        rows, whole = self._judged(done)
+                        kept = [self.folder / CLAIMS_FILE, self.folder / TABLE_FILE]
+                        tracker.end_study(self._told(rows, whole, brake), kept)
+                finally:
+                    driver.release(self.folder)
         if brake.reason is not None:
             self.say(f"Ended early: {brake.reason}")
+        return rows, whole
+
+    def _judged(self, done: Sequence[TrialRecord]) -> tuple[list[dict[str, Any]], bool]:
+        rows = evaluated(self.spec, done)
+        whole = len(done) == len(self.runs()) and all(r.outcome and r.outcome.state == "complete" for r in done)
+        document = {"rows": rows, "success": SUCCESS, "seeds": self.seeds, "samples": self.spec.samples}
+        write_whole(self.folder / CLAIMS_FILE, json.dumps(document, indent=2) + "\n")
+        write_whole(self.folder / TABLE_FILE, "\n".join(table_lines(rows)) + "\n")
         return rows, whole
 
     def _open_tracker(self, resume: bool) -> Tracker:
@@ -148,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> int:
     resume = bool(options.resume)
-    trainings = _resumed(Path(options.resume), options.set) if resume else _new(options)
+    trainings = _resumed(opened(options.resume), options.set) if resume else _new(options)
     runs = trainings.runs()
     print(
         f"{counted(len(runs), 'training')}: {', '.join(variants(trainings.spec))}; {counted(trainings.seeds, 'seed')} "
@@ -174,7 +191,9 @@ def _new(options: argparse.Namespace) -> Trainings:
     if options.yaml is None:
         raise ConfigError("give a search's YAML, e.g. search_spaces/easter_eggs.yaml")
     found, source = load_spec(options.yaml, options.set)
-    spec = SearchSpec.from_dict(found.to_dict() | {"study": f"{found.study}{SUFFIX}", "finalists": None})
+    spec = SearchSpec.from_dict(
+        found.to_dict() | {"study": f"{found.study}{SUFFIX}", "finalists": None, "closed_loop": None}
+    )
     trainings = Trainings(spec, new_folder(spec), options.seeds, options.points)
     print("Checking the data and every variant ...", flush=True)
     facts = _checked(trainings)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tune.acted import acted
 from tune.console import counted, format_value
 from tune.fixed_runs import SEED, FixedRuns, Run, seconds_of_all
 from tune.intervals import Errors, Interval, mean_error, percent, relative_gain
@@ -186,7 +187,8 @@ def study_summary(
         reason=reason,
         seconds=seconds,
     )
-    return replace(summary, finalists=compared(spec, trials, finalists))
+    found = compared(spec, trials, finalists)
+    return replace(summary, finalists=found, closed_loop=acted(found, trials, finalists))
 
 
 def winners_record(finalists: Mapping[str, Any] | None, run_dir: Path) -> TrialRecord | None:

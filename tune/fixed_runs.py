@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from smolvla_core.config import TrialConfig
@@ -58,6 +59,7 @@ class FixedRuns:
         storage: where Ray keeps the checkpoints.
         noun: what a line calls one.
         shared: dotted key -> value, of all runs: more than a trial of the search has.
+        copying: Ray's callbacks that copy the records to a remote storage (``tune.mirror``).
     """
 
     spec: SearchSpec
@@ -69,6 +71,7 @@ class FixedRuns:
     storage: str
     noun: str
     shared: Mapping[str, Any]
+    copying: Sequence[Callback] = ()
 
     def run(self, wanted: Sequence[Run], *, session: str, limit: int, brake: Brake) -> list[TrialRecord]:
         """Run those that have not ended yet.
@@ -83,8 +86,11 @@ class FixedRuns:
             the record of each that was ever started, in the order of ``wanted``.
         """
         settle(self.records, self.spec)
-        numbers = self._numbers(wanted)
         recorded = {trial.number: trial for trial in self.records.trials()}
+        told = _Named(self.tracker, self.noun, {number: trial.name or "" for number, trial in recorded.items()})
+        for number, trial in recorded.items():
+            told.recall_trial(number, None, trial)
+        numbers = self._numbers(wanted)
         missing = [
             (number, run)
             for number, run in zip(numbers, wanted, strict=True)
@@ -154,6 +160,7 @@ class FixedRuns:
             names=[roles.get(number, "") for number in range(max(roles) + 1)],
             make_config=lambda params: self.config(params).to_dict(),
             restore=resumable(self.records, recorded),
+            storage=self.storage,
             brake=brake,
         )
         tuner = make_tuner(
@@ -168,7 +175,7 @@ class FixedRuns:
             noun=self.noun,
             session=session,
             storage=self.storage,
-            callbacks=[recorder],
+            callbacks=[recorder, *self.copying],
             brake=brake,
         )
         with stopped_by_signals(brake), events.shown():
@@ -222,9 +229,8 @@ class _Named(NullTracker):
         tags: Mapping[str, str] = _NO_TAGS,
     ) -> None:
         """Open a run under its role and seed."""
-        role, seed = self._roles[int(number)], str(params[SEED])
-        own = {self._noun: "true", "role": role, "seed": seed, **tags}
-        self._tracker.start_trial(self._key(number), f"{role}, seed {seed}", params, config, own)
+        title, own = self._known_as(number, params)
+        self._tracker.start_trial(self._key(number), title, params, config, {**own, **tags})
 
     def log_result(
         self, number: int | str, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()
@@ -237,6 +243,17 @@ class _Named(NullTracker):
     ) -> None:
         """Close a run."""
         self._tracker.end_trial(self._key(number), outcome, reason, tags)
+
+    def recall_trial(
+        self, number: int | str, name: str | None, trial: TrialRecord, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
+        """Tell of a run of an earlier session."""
+        title, own = self._known_as(number, trial.params)
+        self._tracker.recall_trial(self._key(number), title, trial, {**own, **tags})
+
+    def _known_as(self, number: int | str, params: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+        role, seed = self._roles[int(number)], str(params[SEED])
+        return f"{role}, seed {seed}", {self._noun: "true", "role": role, "seed": seed}
 
     def _key(self, number: int | str) -> str:
         return f"{self._noun} {number}"

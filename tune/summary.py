@@ -46,6 +46,7 @@ class Summary:
         gains: of each trial over the baseline at each rung that both have reached: ``trial``, ``rung``,
             ``episodes``, and the share (``mean``) with the interval (``low``, ``high``) that resamples them.
         finalists: ``tune.finalists.compared``; None where the search has none.
+        closed_loop: ``tune.acted.acted``: what evaluators say of trainings that acted.
         checkpoint, config: the best trial's policy and its YAML, where they were written.
         report: the page about the study, where it was written.
     """
@@ -63,6 +64,7 @@ class Summary:
     failures: Mapping[int, str] = field(default_factory=dict)
     gains: Sequence[Mapping[str, Any]] = ()
     finalists: Mapping[str, Any] | None = None
+    closed_loop: Sequence[Mapping[str, Any]] = ()
     checkpoint: str | None = None
     config: str | None = None
     report: str | None = None

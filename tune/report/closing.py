@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smolvla_core.command import python_command
+from tune.acted import acted_lines
 from tune.console import counted, duration, format_value
 from tune.finalists import finalist_lines
 from tune.report.study_files import SUMMARY_FILE
@@ -42,6 +43,7 @@ def closing_lines(summary: Summary, mlflow_command: str | None, mlflow_page: str
             f"  improvement   {_gain(summary)}",
         ]
     lines += finalist_lines(summary.finalists)
+    lines += acted_lines(summary.closed_loop)
     if mlflow_command:
         lines.append(f"MLflow          {mlflow_command}")
         if mlflow_page:

@@ -13,6 +13,7 @@ from tune.console import counted, duration, format_value, short_keys
 from tune.intervals import Interval
 from tune.records import TrialRecord
 from tune.report import figures, space_figures, words
+from tune.report.closed_loop import closed_loop_view
 from tune.report.cost import Cost, busy_seconds, cost_of
 from tune.report.finalists import finalists_view, intervals_of
 from tune.report.importances import Importances, importances
@@ -75,6 +76,7 @@ def page(study: StudyFiles, summary: Summary) -> str:
         gain_words=words.gain_words(summary, baseline),
         one_seed=words.ONE_SEED,
         finalists=finalists_view(summary.to_dict().get("finalists")),
+        closed_loop=closed_loop_view(summary.closed_loop),
         drawings=_drawings(study, summary, space, drawn, found, starts),
         drawn_note="" if len(drawn) == len(study.trials) else words.only_drawn(len(drawn), len(study.trials)),
         rung_legend=space_figures.rung_colors(spec.rungs).items(),

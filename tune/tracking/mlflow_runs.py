@@ -4,6 +4,7 @@ Each operation may be made twice, since after a time-out nobody knows whether th
 """
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,10 +33,15 @@ def _no_steps() -> dict[str, set[int]]:
 
 @dataclass
 class TrialRun:
-    """A trial's run. ``logged``: the steps stored per metric; None: not yet looked up in the store."""
+    """A trial's run.
+
+    ``ended``: the outcome that the store holds, which is sent after all else, so that nothing of such
+    a run is missing. ``logged``: the steps stored per metric; None: not yet looked up in the store.
+    """
 
     run_id: str
     open: bool
+    ended: str | None = None
     logged: dict[str, set[int]] | None = field(default_factory=_no_steps)
 
 
@@ -109,7 +115,7 @@ class StudyRuns:
         self._parent_id = parent.info.run_id
         close_dead(self._client, self._experiment_id)
 
-    def open_trial(self, number: Key, run_name: str, tags: Mapping[str, Any]) -> None:
+    def open_trial(self, number: Key, run_name: str, tags: Mapping[str, Any], started_ms: int) -> None:
         """Make the trial's run, or open the one that is there."""
         every = {**self._common, entities.PARENT: self.parent_id, _key_tag(number): number, STATE: "running", **tags}
         trial = self.trials.get(number) or self._find(number)
@@ -119,13 +125,14 @@ class StudyRuns:
             return
         self._tried.add(number)
         plain = {tag.key: tag.value for tag in entities.tags(every)}
-        run = self._client.create_run(self._experiment_id, tags=plain, run_name=run_name)
+        run = self._client.create_run(self._experiment_id, started_ms, plain, run_name)
         self.trials[number] = TrialRun(run.info.run_id, open=True)
 
     def trial(self, number: Key) -> TrialRun:
         """The trial's run; one without parameters is made for a trial that was never started."""
         if number not in self.trials:
-            self.open_trial(number, f"trial {number}" if isinstance(number, int) else number, {})
+            name = f"trial {number}" if isinstance(number, int) else number
+            self.open_trial(number, name, {}, time.time_ns() // 1_000_000)
         return self.trials[number]
 
     def log_params(self, run_id: str, flat: Mapping[str, str]) -> None:
@@ -145,10 +152,11 @@ class StudyRuns:
         trial = self.trial(number)
         if trial.logged is None:
             trial.logged = self._stored_steps(trial.run_id)
-        logged = trial.logged
+        logged, trial.logged = trial.logged, None  # after a call that failed the store is asked what arrived
         fresh = [point for point in points if point.step not in logged[point.key]]
         for start in range(0, len(fresh), entities.METRICS_PER_CALL):
             self._client.log_batch(trial.run_id, metrics=fresh[start : start + entities.METRICS_PER_CALL])
+        trial.logged = logged
         for point in fresh:
             logged[point.key].add(point.step)
 
@@ -156,7 +164,12 @@ class StudyRuns:
         """Store how a trial ended."""
         trial = self.trial(number)
         close(self._client, trial.run_id, outcome, tags, ended_ms)
-        trial.open, trial.logged = False, None
+        trial.open, trial.logged, trial.ended = False, None, outcome
+
+    def has_whole(self, number: Key, outcome: str) -> bool:
+        """Whether the store holds a trial that ended so."""
+        trial = self.trials.get(number)
+        return trial is not None and trial.ended == outcome
 
     def end_study(self, outcome: str, tags: Mapping[str, Any], ended_ms: int) -> None:
         """Close the trials that are still open, and the parent."""
@@ -219,8 +232,10 @@ class StudyRuns:
             self._adopted.add(run.info.run_id)
             key = _key_of(run)
             if key is not None:
-                self.trials[key] = TrialRun(run.info.run_id, open=False, logged=None)
-                if run.info.status == "RUNNING":
+                runs_still = run.info.status == "RUNNING"
+                ended = None if runs_still else run.data.tags.get(STATE)
+                self.trials[key] = TrialRun(run.info.run_id, open=False, ended=ended, logged=None)
+                if runs_still:
                     close_as_dead(self._client, run.info.run_id)
 
     def _reopen(self, run_id: str, tags: Mapping[str, Any]) -> None:

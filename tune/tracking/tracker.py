@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from smolvla_core.command import python_command
+from tune.records import TrialRecord
 from tune.tracking.mlflow_store import (
     EXPERIMENT_ID,
     POINTER,
     TrackingError,
     connect,
     first_line,
+    is_server,
     mask,
     resolve_uri,
     sqlite_file,
@@ -78,6 +80,18 @@ class Tracker(Protocol):
     ) -> None:
         """Close a trial, with why it stopped and further tags (such as its host)."""
 
+    def recall_trial(
+        self, number: int | str, name: str | None, trial: TrialRecord, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
+        """Tell of a trial of an earlier session; what is known of it already is not recorded twice.
+
+        Args:
+            number: as for :meth:`start_trial`.
+            name: likewise.
+            trial: all that the study's records hold of it.
+            tags: further ones.
+        """
+
     def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """Close the study and all that is open in it.
 
@@ -120,6 +134,11 @@ class NullTracker:
     ) -> None:
         """Do nothing."""
 
+    def recall_trial(
+        self, number: int | str, name: str | None, trial: TrialRecord, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
+        """Do nothing."""
+
     def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """Do nothing."""
 
@@ -142,7 +161,7 @@ def viewing_command(uri: str | None, run_dir: Path, enabled: bool = True) -> str
     if not enabled:
         return None
     uri = resolve_uri(uri, run_dir)
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         return mask(uri)
     return f"{python_command()} -m mlflow ui --backend-store-uri {mask(uri)}"
 
@@ -156,7 +175,7 @@ def viewing_page(uri: str | None, run_dir: Path, enabled: bool = True) -> str | 
     if number is None:
         return None
     uri = resolve_uri(uri, run_dir)
-    server = mask(uri).rstrip("/") if uri.startswith(("http://", "https://")) else LOCAL_PAGES
+    server = mask(uri).rstrip("/") if is_server(uri) else LOCAL_PAGES
     return f"{server}/#/experiments/{number}/runs?{AS_TRAINING}"
 
 
