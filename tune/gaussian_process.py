@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtr
 
 Array = NDArray[np.float64]
 
@@ -87,9 +87,12 @@ def log_expected_improvement(mean: Array, deviation: Array, best: float) -> Arra
     S. Ament et al., "Unexpected Improvements to Expected Improvement", NeurIPS 2023.
     """
     z = (mean - best) / deviation
-    log_density = -0.5 * z**2 - _HALF_LOG_2PI
-    share = np.maximum(1 + z * np.exp(log_ndtr(z) - log_density), 1e-300)  # log(density + z * cdf), factored
-    return np.asarray(np.log(deviation) + log_density + np.log(share))
+    below = np.minimum(z, 0.0)
+    log_density = -0.5 * below**2 - _HALF_LOG_2PI
+    share = np.maximum(1 + below * np.exp(log_ndtr(below) - log_density), 1e-300)  # density + z * cdf, factored
+    direct = z * ndtr(z) + np.exp(-0.5 * z**2 - _HALF_LOG_2PI)
+    found = np.where(z < 0, log_density + np.log(share), np.log(np.maximum(direct, 1e-300)))
+    return np.asarray(np.log(deviation) + found)
 
 
 def _loss(raw: Array, squares: Array, values: Array) -> tuple[float, Array]:
