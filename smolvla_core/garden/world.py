@@ -35,7 +35,9 @@ CONTROL_HZ = 30
 SUBSTEPS = PHYSICS_HZ // CONTROL_HZ
 GRASP_REACH_M = 0.05
 """A closing gripper catches an egg whose middle is this near to the middle between its fingers."""
-CATCHES_BETWEEN_M = (0.02, 0.08)
+LETS_GO = 0.5
+"""A gripper's command from which on it lets go; below it, it closes."""
+CATCHES_BETWEEN_M = (0.02, 0.095)
 """Openings at which a closing gripper can catch: not before it closes, and not when it is shut already."""
 LIFTED_M = 0.05
 """An egg that a hand has raised by this much was lifted."""
@@ -160,7 +162,7 @@ class World:
 
     def _grasp(self, side: str, gripper: float) -> None:
         held = self.held[side]
-        if gripper >= 0:
+        if gripper >= LETS_GO:
             if held is not None:
                 self.data.eq_active[self._welds[side, held]] = 0
                 self.held[side] = None
