@@ -410,12 +410,15 @@ class RuntimeConfig(Section):
     ``data.cache_dir``, or ``off``. The numbers are the same; see ``smolvla_core.cache``."""
     cache_gb: float = Field(default=50.0, gt=0)
     """The most that all of that folder may take on the disk, in GB (10**9 bytes)."""
+    prefixes: Literal["auto", "off"] = "auto"
+    """What the frozen VLM makes of a frame, kept in the cache too. ``auto``: on a CPU, where it has room."""
     prefix_gb: float = Field(default=1.0, ge=0)
-    """Memory of a trial, in GB, for what the frozen VLM makes of the frames that every evaluation scores."""
+    """Memory of a trial, in GB, for what the frozen VLM makes of the frames that every evaluation scores,
+    where the cache does not keep it."""
     log_every_samples: int = Field(default=1000, ge=1)
     """How often training metrics are reported between evaluations."""
 
-    @field_validator("cache", mode="before")
+    @field_validator("cache", "prefixes", mode="before")
     @classmethod
     def _off_is_a_word(cls, cache: Any) -> Any:
         # YAML reads a bare `off` as false

@@ -6,14 +6,14 @@ token sees them and itself, action tokens see those and the actions before them.
 depends on a later one, and the forward falls into passes that meet in keys and values alone:
 
     1. ``image_embeddings``  pixels -> embeddings through tower and connector          no gradients
-    2. ``encode``            images + language -> K, V of every VLM layer              no gradients
-                             state             -> K, V, attending to those of (2)      gradients
-    3. ``velocity``          noisy actions -> velocity, attending to the K, V of (2)   gradients
+    2. ``encode_prefix``     images + language -> K, V of every VLM layer              no gradients
+    3. ``join_state``        state -> K, V, attending to those of (2)                  gradients
+    4. ``velocity``          noisy actions -> velocity, attending to the K, V of both  gradients
 
-(1) is a constant of the frame and may come from a cache. (2) does not depend on noise or time: it
-serves all Euler steps and all noise draws of a frame. Only keys and values leave (2), so the last
+(1) and (2) are constants of the frame and may come from a cache; they serve all noise draws and all
+Euler steps. Only keys and values leave (2), so the last
 layer's attention and MLP are not computed. Nothing here is an approximation; where lerobot promotes
-a bf16 VLM's values to the expert's fp32, so does this (see ``encode``).
+a bf16 VLM's values to the expert's fp32, so does this (see ``encode_prefix``).
 
 Legend: B frames, C cameras, N tokens of an image, W the VLM's width, L language tokens, S state
 dims, K noise draws of a frame, T action steps, D padded action dims, P tokens before the actions.
@@ -31,13 +31,14 @@ from torch import Tensor
 
 from smolvla_core.fast_layers import KeysValues, attend, finish, heads, output_dtype, rotate, rotation_of
 from smolvla_core.policy import SmolVLAPolicy
+from smolvla_core.prefix import Prefix
 
 _PICTURES_ON_GPU = 8
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy sees of B frames, prepared as lerobot prepares it, with embeddings for pixels."""
+    """What the VLM sees of B frames, prepared as lerobot prepares it, with embeddings for pixels."""
 
     embeddings: tuple[Tensor, ...]
     """C tensors (B, N, W) of :func:`image_embeddings`."""
@@ -47,25 +48,6 @@ class Observation:
     """(B, L) of the instruction."""
     token_mask: Tensor
     """(B, L), false at padding."""
-    state: Tensor
-    """(B, S), normalised and padded to the policy's width."""
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """Images and language in the VLM: constants of the frame and its instruction."""
-
-    layers: tuple[KeysValues, ...]
-    """Keys and values of each VLM layer, (B, P - 1, ...)."""
-    mask: Tensor
-    """(B, P - 1), false at padding."""
-    dtype: torch.dtype
-    """Of all tokens: lerobot concatenates prefix and state, which promotes a bf16 prefix to the state's dtype."""
-
-    @property
-    def bytes(self) -> int:
-        """Memory that it takes."""
-        return sum(part.numel() * part.element_size() for seen in self.layers for part in (seen.keys, seen.values))
 
 
 @dataclass(frozen=True)
@@ -133,17 +115,16 @@ def pictures_at_once(device: torch.device) -> int:
     return _PICTURES_ON_GPU if device.type == "cuda" else 1
 
 
-def flow_errors(policy: SmolVLAPolicy, observation: Observation, action: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+def flow_errors(policy: SmolVLAPolicy, context: Context, action: Tensor, noise: Tensor, time: Tensor) -> Tensor:
     """Squared errors of the predicted velocity (B, T, D): ``VLAFlowMatching.forward``.
 
     Args:
         policy: one that :func:`fast_path` accepts.
-        observation: of B frames.
+        context: of B frames.
         action: (B, T, D), normalised and padded.
         noise: (B, T, D) standard normal.
         time: (B,) in (0, 1]; 1 is pure noise.
     """
-    context = encode(policy, observation)
     noisy, target = flow_pair(action[:, None], noise[:, None], time[:, None])
     predicted = velocity(policy, context, noisy, time[:, None])
     return F.mse_loss(target, predicted, reduction="none").squeeze(1)
@@ -161,7 +142,7 @@ def sample_actions(policy: SmolVLAPolicy, context: Context, noise: Tensor) -> Te
 
     Args:
         policy: one that :func:`fast_path` accepts.
-        context: of B frames, from ``encode(..., with_actions=False)``.
+        context: of B frames, from ``join_state(..., with_actions=False)``.
         noise: K draws for each frame.
     """
 
@@ -169,11 +150,6 @@ def sample_actions(policy: SmolVLAPolicy, context: Context, noise: Tensor) -> Te
         return velocity(policy, context, noisy, time[:, None].expand(noisy.shape[:2]))
 
     return euler_integrate(step, noise, policy.config.num_steps)
-
-
-def encode(policy: SmolVLAPolicy, observation: Observation, with_actions: bool = True) -> Context:
-    """Run images, language and state through the VLM: :func:`encode_prefix`, then :func:`join_state`."""
-    return join_state(policy, encode_prefix(policy, observation, with_actions), observation.state, with_actions)
 
 
 @torch.no_grad()
@@ -190,10 +166,37 @@ def encode_prefix(policy: SmolVLAPolicy, observation: Observation, with_actions:
     """
     model = policy.model
     embedded, mask = _embed_prefix(model, observation)
-    wide = torch.promote_types(embedded.dtype, output_dtype(model.state_proj))
+    wide = _token_dtype(policy, embedded)
     positions = torch.cumsum(mask, dim=1) - 1
     seen = _run_vlm(_pairs(model), embedded.to(wide), positions, mask[:, None], None, with_actions)
     return Prefix(tuple(seen), mask, wide)
+
+
+def prefix_heads(policy: SmolVLAPolicy) -> tuple[int, int]:
+    """Key/value heads, and dims of each, in a layer of a :class:`Prefix`."""
+    attention, dim = _pairs(policy.model)[0].vlm.self_attn, _head_dim(policy.model)
+    return attention.k_proj.out_features // dim, dim
+
+
+def prefix_dtypes(policy: SmolVLAPolicy, with_actions: bool) -> tuple[torch.dtype, ...]:
+    """Of keys and values in each layer that :func:`encode_prefix` answers."""
+    return tuple(_kept_dtype(pair, with_actions) for pair in _pairs(policy.model))
+
+
+@torch.no_grad()
+def prefix_tokens(policy: SmolVLAPolicy, pictures: Sequence[int], tokens: Tensor) -> tuple[int, torch.dtype]:
+    """P of a prefix with so many tokens of each picture and an instruction's ``tokens`` (1 or more, L); its dtype."""
+    width = policy.model.vlm_with_expert.config.text_config.hidden_size
+    connector = policy.model.vlm_with_expert.get_vlm_model().connector
+    nothing = [torch.zeros(1, count, width, dtype=next(connector.parameters()).dtype) for count in pictures]
+    there = torch.ones(1, dtype=torch.bool)
+    seen = Observation(tuple(nothing), (there,) * len(nothing), tokens[:1], torch.ones_like(tokens[:1]).bool())
+    embedded, mask = _embed_prefix(policy.model, seen)
+    return mask.shape[1], _token_dtype(policy, embedded)
+
+
+def _token_dtype(policy: SmolVLAPolicy, embedded: Tensor) -> torch.dtype:
+    return torch.promote_types(embedded.dtype, output_dtype(policy.model.state_proj))
 
 
 def join_state(policy: SmolVLAPolicy, prefix: Prefix, state: Tensor, with_actions: bool = True) -> Context:
@@ -302,15 +305,22 @@ def _run_vlm(
         dim = attention.head_dim
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         query, key, value = (heads(projection, normed, dim) for projection in projections)
-        if with_actions and pair.joint and pair.expert is not None:
-            wide = torch.promote_types(query.dtype, output_dtype(pair.expert.self_attn.q_proj))
-            query, key, value = query.to(wide), key.to(wide), value.to(wide)
+        dtype = _kept_dtype(pair, with_actions)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         seen = KeysValues(rotate(key, rotation), value)
         seen = seen if before is None else before[index].then(seen)
         found.append(seen)
         if index + 1 < len(pairs):
             hidden = finish(pair.vlm, hidden, attend(rotate(query, rotation), seen, mask))
     return found
+
+
+def _kept_dtype(pair: _Pair, with_actions: bool) -> torch.dtype:
+    """Of a layer's queries, keys and values; see :func:`encode_prefix`."""
+    own = output_dtype(pair.vlm.self_attn.k_proj)
+    if with_actions and pair.joint and pair.expert is not None:
+        return torch.promote_types(own, output_dtype(pair.expert.self_attn.q_proj))
+    return own
 
 
 def _seen_by_expert(pair: _Pair, seen: KeysValues) -> KeysValues:

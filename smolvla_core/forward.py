@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
-from smolvla_core.data.batch import EMBEDDINGS
+from smolvla_core.data.batch import EMBEDDINGS, PREFIX
 from smolvla_core.fast import (
     Observation,
-    Prefix,
     encode_prefix,
     fast_path,
     flow_errors,
@@ -29,6 +28,7 @@ from smolvla_core.fast import (
     velocity,
 )
 from smolvla_core.policy import SmolVLAPolicy
+from smolvla_core.prefix import Prefix
 
 Inputs = Mapping[str, Any]
 """Of ``smolvla_core.data.batch.to_lerobot``, for B frames."""
@@ -100,14 +100,17 @@ class FastForward:
 
     def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
         """See :class:`Forward`."""
-        action = self.policy.prepare_action(inputs)
-        errors = flow_errors(self.policy, self.observe(inputs), action, noise, time)
+        prefix = inputs[PREFIX] if PREFIX in inputs else encode_prefix(self.policy, self.observe(inputs))
+        context = join_state(self.policy, prefix, self.policy.prepare_state(inputs))
+        errors = flow_errors(self.policy, context, self.policy.prepare_action(inputs), noise, time)
         return errors[..., : action_width(self.policy)]
 
     @torch.no_grad()
     def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
         """See :class:`Forward`. A frame is encoded once, for all draws, Euler steps and errors."""
-        prefix = self.prefixes.of(frames, lambda: encode_prefix(self.policy, self.observe(inputs), with_actions=False))
+        prefix = inputs.get(PREFIX) or self.prefixes.of(
+            frames, lambda: encode_prefix(self.policy, self.observe(inputs), with_actions=False)
+        )
         context = join_state(self.policy, prefix, self.policy.prepare_state(inputs), with_actions=False)
         noisy, target = flow_pair(self.policy.prepare_action(inputs)[:, None], noise, time)
         errors = F.mse_loss(target, velocity(self.policy, context, noisy, time), reduction="none")
@@ -128,7 +131,6 @@ class FastForward:
             image_masks=tuple(masks),
             tokens=inputs[OBS_LANGUAGE_TOKENS],
             token_mask=inputs[OBS_LANGUAGE_ATTENTION_MASK],
-            state=self.policy.prepare_state(inputs),
         )
 
 

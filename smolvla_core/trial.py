@@ -174,10 +174,10 @@ def prepare(config: TrialConfig) -> Trial:
     others = [(source.interface, source.weights) for source in inputs.others]
     learner = Learner(config, inputs.interface, inputs.weights, others)
     mixture = Mixture(config.data.shares, config.runtime.seed)
-    cache = Cache(config, learner)
+    cache = Cache(config, learner, (inputs, *inputs.others), held_out=len(inputs.frames.rows))
 
-    def feed(source: Source, number: int, held_out: int = 0) -> tuple[BatchMaker, SampleStream]:
-        sight = cache.sight(source, number, held_out)
+    def feed(source: Source, number: int) -> tuple[BatchMaker, SampleStream]:
+        sight = cache.sight(source, number)
         maker = BatchMaker(
             source.dataset,
             source.interface,
@@ -188,10 +188,11 @@ def prepare(config: TrialConfig) -> Trial:
             number,
             sight.cameras,
             sight.embeddings,
+            sight.prefixes,
         )
         return maker, SampleStream(source.curriculum, config.runtime.seed, mixture, number)
 
-    maker, stream = feed(inputs, 0, len(inputs.frames.rows))
+    maker, stream = feed(inputs, 0)
     others_fed = tuple(feed(source, number) for number, source in enumerate(inputs.others, start=1))
     hands = hand_chains(config, inputs.dataset, inputs.split.train)
     return Trial(

@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 def cached(config, folder, **values):
-    return config.with_values({"runtime.cache": str(folder), **values})
+    return config.with_values({"runtime.cache": str(folder), "runtime.prefixes": "off", **values})
 
 
 def timeless(metrics):

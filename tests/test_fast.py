@@ -135,9 +135,11 @@ def test_embeddings_can_be_stored(cache_dir, tmp_path):
     torch.save(fresh.embeddings, tmp_path / "embeddings.pt")
     stored = torch.load(tmp_path / "embeddings.pt")
     assert all(e.dtype == torch.bfloat16 and not e.requires_grad for e in stored)
-    again = fast.Observation(stored, fresh.image_masks, fresh.tokens, fresh.token_mask, fresh.state)
-    action = policy.prepare_action(inputs)
-    first, second = (fast.flow_errors(policy, seen, action, noise, time) for seen in (fresh, again))
+    again = fast.Observation(stored, fresh.image_masks, fresh.tokens, fresh.token_mask)
+    action, state = policy.prepare_action(inputs), policy.prepare_state(inputs)
+    prefixes = [encode_prefix(policy, seen) for seen in (fresh, again)]
+    contexts = [fast.join_state(policy, prefix, state) for prefix in prefixes]
+    first, second = (fast.flow_errors(policy, context, action, noise, time) for context in contexts)
     assert torch.equal(first, second)
 
 

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,12 @@ class Home:
             create(folder, rows, shape, dtype, identity)
             return open_store(folder, rows, shape, dtype, self)
 
-    def make_room(self, wanted: int, frames_only: bool) -> list[str]:
+    def make_room(self, wanted: int, kinds: Collection[str]) -> list[str]:
         """Remove the longest unused stores until so many bytes fit; none that a living process uses.
 
         Args:
             wanted: bytes.
-            frames_only: keep embeddings, which cost far more to make than frames.
+            kinds: of the stores that may go: ``frames``, ``prefixes``, ``embeddings``.
 
         Returns:
             Names of what was removed.
@@ -75,7 +75,7 @@ class Home:
             for folder in stores_in(self.folder):
                 if self.left() >= min(wanted, self.budget):
                     break
-                if not (frames_only and "-embeddings-" in folder.name) and _unused(folder):
+                if any(f"-{kind}-" in folder.name for kind in kinds) and _unused(folder):
                     shutil.rmtree(folder)
                     removed.append(folder.name)
         return removed

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
 import torch
+import xxhash
 from lerobot.utils.import_utils import get_safe_default_video_backend
+from torch import Tensor, nn
 
 from smolvla_core.augment import ColorJitter
 from smolvla_core.data.dataset import Dataset
@@ -73,11 +75,51 @@ def views_identity(jitter: ColorJitter, place: int) -> dict[str, Any]:
     return {"count": jitter.views, "amounts": list(jitter.amounts), "place": None if jitter.same_draw else place}
 
 
+def prefixes_identity(
+    dataset: Dataset,
+    embeddings: Iterable[Mapping[str, Any]],
+    language: str,
+    tokens: Tensor,
+    with_actions: bool,
+) -> dict[str, Any]:
+    """Of what the VLM makes of a dataset's frames.
+
+    Args:
+        dataset: the frames'.
+        embeddings: :func:`embeddings_identity` of each of the policy's cameras, in its order.
+        language: digest of the language model (:func:`language_digest`).
+        tokens: of the dataset's instructions.
+        with_actions: see :func:`smolvla_core.fast.encode_prefix`.
+    """
+    return {
+        "kind": "prefixes",
+        "dataset": dataset.root.name,
+        "camera": "all",
+        "embeddings": [name_of(each) for each in embeddings],
+        "language": language,
+        "tokens": tokens.tolist(),
+        "with_actions": with_actions,
+    }
+
+
 def encoder_digest(policy: SmolVLAPolicy) -> str:
     """Digest of everything that turns a picture into embeddings."""
     vlm = policy.model.vlm_with_expert.get_vlm_model()
-    digest = hashlib.sha256(json.dumps(vlm.vision_model.config.to_dict(), sort_keys=True, default=str).encode())
-    for part in (vlm.vision_model, vlm.connector):
+    return _digest(vlm.vision_model.config.to_dict(), vlm.vision_model, vlm.connector)
+
+
+def language_digest(policy: SmolVLAPolicy) -> str:
+    """Digest of everything that turns embeddings and tokens into keys and values."""
+    model = policy.model
+    language = model.vlm_with_expert.get_vlm_model().text_model
+    settings = ("self_attn_every_n_layers", "attention_mode", "num_vlm_layers", "num_expert_layers")
+    asked = {name: getattr(policy.config, name) for name in (*settings, "add_image_special_tokens")}
+    return _digest(language.config.to_dict() | asked, language)
+
+
+def _digest(settings: Mapping[str, Any], *parts: nn.Module) -> str:
+    digest = xxhash.xxh3_128(json.dumps(settings, sort_keys=True, default=str).encode())
+    for part in parts:
         for name, value in sorted(part.state_dict().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))

@@ -1,19 +1,10 @@
 """How large a cache becomes, known before any weight is read, and how many frames have room in it."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
-import torch
-from transformers import AutoConfig
-
-from smolvla_core.cache.encoder import embedding_shape
 from smolvla_core.cache.home import Home, home_of, size_text
-from smolvla_core.cache.store import item_bytes
+from smolvla_core.cache.sizes import embedding_bytes, kept_prefixes, picture_bytes
 from smolvla_core.config import TrialConfig
-from smolvla_core.errors import ConfigError
-from smolvla_core.interface import Interface
-from smolvla_core.policy import check_policy
 from smolvla_core.trial import Inputs, training_frames
 
 
@@ -33,6 +24,8 @@ class CachePlan:
     fit: int | None
     """Training frames that have room, where not all have and their number is left open; None also where
     too few have to be trained on alone."""
+    prefixes: int = 0
+    """Bytes of what the VLM makes of frames, at most; 0 where it is not kept."""
 
     @property
     def bytes(self) -> int:
@@ -48,6 +41,8 @@ class CachePlan:
         what = "image embeddings" if self.kind == "embeddings" else "decoded frames"
         text = f"{what} of at most {self.frames:,} frames, {size_text(self.frame_bytes)} each: "
         text += f"{size_text(self.bytes)} in {self.folder}"
+        if self.prefixes:
+            text += f", and keys and values of images and instructions: {size_text(self.prefixes)}"
         if self.bytes <= self.room:
             return text
         text += f", which has room for {size_text(self.room)} (runtime.cache_gb, free disk)"
@@ -77,38 +72,15 @@ def plan_cache(config: TrialConfig, inputs: Inputs) -> CachePlan | None:
     rows = min(total, config.data.frames or total)
     held_out = len(inputs.frames.rows)
     wanted = min(rows * views, config.optim.samples) + held_out
-    room = _room(home)
+    prefixes = kept_prefixes(config, inputs.interface, held_out, wanted - held_out)
+    # kept of all frames only where everything fits; else of those that are held out, which come first
+    room = _room(home) - (prefixes.held_out if not prefixes.training else 0)
     fit = None
     if kind == "embeddings" and wanted * size > room and config.data.frames is None:
         fit = (room // size - held_out) // views
         # fewer than one frame a second would leave out what happens between them
         fit = fit if fit >= total / inputs.dataset.fps else None
-    return CachePlan(str(home.folder), kind, wanted, size, room, fit)
-
-
-def embedding_bytes(config: TrialConfig, interface: Interface) -> int:
-    """Bytes of the embeddings of a frame's pictures, by the configurations of policy and VLM."""
-    smolvla = check_policy(config, interface)
-    vlm = _vlm_config(smolvla.vlm_model_name)
-    dtype = torch.bfloat16 if smolvla.load_vlm_weights or config.runtime.precision == "bf16" else torch.float32
-    sizes = [smolvla.resize_imgs_with_padding or (view.width, view.height) for view in interface.cameras]
-    return sum(item_bytes(embedding_shape(vlm, *size), dtype) for size in sizes)
-
-
-@lru_cache(maxsize=4)
-def _vlm_config(name: str) -> Any:
-    try:
-        return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"policy.pretrained: the configuration of its VLM, {name}, cannot be fetched "
-            f"({(str(error).strip().splitlines() or [type(error).__name__])[0]}); check the network"
-        ) from None
-
-
-def picture_bytes(interface: Interface) -> int:
-    """Bytes of a frame's decoded pictures."""
-    return sum(3 * view.height * view.width for view in interface.cameras)
+    return CachePlan(str(home.folder), kind, wanted, size, room, fit, prefixes.held_out + prefixes.training)
 
 
 def _room(home: Home) -> int:

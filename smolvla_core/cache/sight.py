@@ -66,12 +66,19 @@ class CachedEmbeddings:
 
     def of_samples(self, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> tuple[Tensor, ...]:
         """See :class:`smolvla_core.data.batch.Embeddings`."""
-        if self.jitter is None:
-            return self.recorded(rows)
-        if self.jitter.views is None:
+        if self.jitter is not None and self.jitter.views is None:
             return ()
-        places = self.jitter.views_of(samples) * len(self.stores[0]) + rows
-        return tuple(part.gather(places) for part in self.view_parts)
+        return self.at(self.places(rows, samples))
+
+    def places(self, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places of training frames among the views, or among the recorded frames where no colour is jittered."""
+        if self.jitter is None:
+            return rows
+        return self.jitter.views_of(samples) * len(self.stores[0]) + rows
+
+    def at(self, places: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """C tensors (B, N, W) at :meth:`places`."""
+        return tuple(part.gather(places) for part in (self.parts if self.jitter is None else self.view_parts))
 
     def recorded(self, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
         """See :class:`smolvla_core.data.batch.Embeddings`."""

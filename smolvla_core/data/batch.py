@@ -20,9 +20,12 @@ from smolvla_core.data.pictures import Camera
 from smolvla_core.data.sampler import SampleStream
 from smolvla_core.interface import Interface
 from smolvla_core.policy import Processors
+from smolvla_core.prefix import Prefix
 
 EMBEDDINGS = "smolvla_core.embeddings"
 """Key of the image embeddings among a policy's inputs."""
+PREFIX = "smolvla_core.prefix"
+"""Key of the :class:`smolvla_core.prefix.Prefix` among a policy's inputs."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Batch:
     """Number of the dataset that all its frames are of."""
     embeddings: tuple[Tensor, ...] = ()
     """C tensors (B, N, W) of ``smolvla_core.fast.image_embeddings``, in place of the images."""
+    prefix: Prefix | None = None
+    """In place of images and embeddings."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,8 +63,9 @@ class Batch:
     def slice(self, start: int, stop: int) -> Self:
         """The samples ``start .. stop`` of the batch."""
         of_cameras = ("images", "embeddings")
-        per_frame = (f.name for f in fields(self) if f.name not in (*of_cameras, "dataset"))
+        per_frame = (f.name for f in fields(self) if f.name not in (*of_cameras, "dataset", "prefix"))
         parts = {name: getattr(self, name)[start:stop] for name in per_frame}
+        parts["prefix"] = self.prefix and self.prefix.slice(start, stop)
         parts |= {name: tuple(each[start:stop] for each in getattr(self, name)) for name in of_cameras}
         return replace(self, **parts)
 
@@ -83,6 +89,16 @@ class Embeddings(Protocol):
         """C tensors (B, N, W) of rows (B,) as they were recorded."""
 
 
+class Prefixes(Protocol):
+    """Prefixes of frames that need not be encoded for them; see :mod:`smolvla_core.cache`."""
+
+    def of_samples(self, rows: NDArray[np.int64], samples: NDArray[np.int64]) -> Prefix | None:
+        """Of rows (B,) that the stream drew as its ``samples``, augmented; None where it is not kept."""
+
+    def recorded(self, rows: NDArray[np.int64]) -> Prefix | None:
+        """Of rows (B,) as they were recorded, for predictions; None where it is not kept."""
+
+
 class BatchMaker:
     """Assembles batches of a dataset for one policy.
 
@@ -96,6 +112,7 @@ class BatchMaker:
         number: of the dataset, among those that are trained on.
         cameras: where the pictures come from, in the interface's order. None: from the dataset.
         embeddings: in place of pictures, where they are known.
+        prefixes: in place of both.
     """
 
     def __init__(
@@ -109,6 +126,7 @@ class BatchMaker:
         number: int = 0,
         cameras: Sequence[PictureSource] | None = None,
         embeddings: Embeddings | None = None,
+        prefixes: Prefixes | None = None,
     ):
         self.dataset, self.interface = dataset, interface
         self.stride, self.number = stride, number
@@ -116,22 +134,24 @@ class BatchMaker:
         self.augmentations = augmentations
         own = (Camera(dataset, view.dataset_key) for view in interface.cameras)
         self.cameras: list[PictureSource] = list(own if cameras is None else cameras)
-        self.embeddings = embeddings
+        self.embeddings, self.prefixes = embeddings, prefixes
 
     def training(self, stream: SampleStream, first: int, count: int) -> Batch:
         """Those of the samples ``first .. first + count`` that are of this dataset, augmented."""
         samples = stream.samples(first, count)
         rows = stream.rows_at(samples)
-        embeddings = self.embeddings.of_samples(rows, samples) if self.embeddings else ()
-        frames = self._recorded(rows, samples, pictures=not embeddings)
+        prefix = self.prefixes.of_samples(rows, samples) if self.prefixes else None
+        embeddings = self.embeddings.of_samples(rows, samples) if self.embeddings and prefix is None else ()
+        frames = self._recorded(rows, samples, pictures=not embeddings and prefix is None)
         noise, time = stream.flow_at(samples, self.chunk_size, self.action_dims, self.stride)
-        return self._assemble(augment(frames, self.augmentations), noise, time, embeddings)
+        return self._assemble(augment(frames, self.augmentations), noise, time, embeddings, prefix)
 
     def validation(self, rows: NDArray[np.int64], noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:
         """The given rows as they were recorded, with the given noise (B, T, D) and time (B,)."""
-        embeddings = self.embeddings.recorded(rows) if self.embeddings else ()
-        frames = self._recorded(rows, np.full(len(rows), -1), pictures=not embeddings)
-        return self._assemble(frames, noise, time, embeddings)
+        prefix = self.prefixes.recorded(rows) if self.prefixes else None
+        embeddings = self.embeddings.recorded(rows) if self.embeddings and prefix is None else ()
+        frames = self._recorded(rows, np.full(len(rows), -1), pictures=not embeddings and prefix is None)
+        return self._assemble(frames, noise, time, embeddings, prefix)
 
     def _recorded(self, rows: NDArray[np.int64], samples: NDArray[np.int64], pictures: bool) -> RawFrames:
         poses = self.dataset.task_info
@@ -149,6 +169,7 @@ class BatchMaker:
         noise: NDArray[np.float32],
         time: NDArray[np.float32],
         embeddings: tuple[Tensor, ...],
+        prefix: Prefix | None,
     ) -> Batch:
         rows = frames.rows
         step_rows, is_pad = self.dataset.chunk_rows(rows, self.chunk_size, self.stride)
@@ -165,6 +186,7 @@ class BatchMaker:
             time=torch.from_numpy(time),
             dataset=self.number,
             embeddings=embeddings,
+            prefix=prefix,
         )
 
 
@@ -176,9 +198,9 @@ def to_floats(pictures: Tensor) -> Tensor:
 def to_lerobot(batch: Batch, interface: Interface, processors: Processors, device: torch.device) -> dict[str, Any]:
     """Lerobot's normalised, tokenised inputs for ``SmolVLAPolicy.forward``.
 
-    Frames go to the device as uint8 and become floats in [0, 1] there. Embeddings, where the batch has
-    them in place of frames, stand under ``EMBEDDINGS`` by the cameras' names in the policy; lerobot's
-    own forward cannot take those.
+    Frames go to the device as uint8 and become floats in [0, 1] there. Where the batch has embeddings in
+    place of frames, they stand under ``EMBEDDINGS`` by the cameras' names in the policy, and a prefix
+    under ``PREFIX``; lerobot's own forward can take neither.
     """
     raw: dict[str, Any] = {
         STATE: batch.state,
@@ -187,13 +209,15 @@ def to_lerobot(batch: Batch, interface: Interface, processors: Processors, devic
         "task": list(batch.tasks),
     }
     keys = [view.policy_key for view in interface.cameras]
-    if not batch.embeddings:
+    has_pictures = not batch.embeddings and batch.prefix is None
+    if has_pictures:
         raw |= dict(zip(keys, batch.images, strict=True))
     inputs: dict[str, Any] = processors.pre(raw)
     inputs["action_is_pad"] = batch.is_pad.to(device)
     if batch.embeddings:
         inputs[EMBEDDINGS] = {key: each.to(device) for key, each in zip(keys, batch.embeddings, strict=True)}
-        return inputs
-    for key in keys:
+    if batch.prefix is not None:
+        inputs[PREFIX] = batch.prefix
+    for key in keys if has_pictures else ():
         inputs[key] = to_floats(inputs[key])
     return inputs

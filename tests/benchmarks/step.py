@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,18 +109,35 @@ def _run_side(options: argparse.Namespace) -> None:
         cpu.append(time.process_time() - used)
     result: dict[str, Any] = {"losses": losses, "wall": wall, "cpu": cpu}
     result |= {"loaded": step.loaded, "peak": _memory("VmHWM"), "frames": len(rows)}
-    result["bytes"] = sum(file.stat().st_blocks * 512 for file in (options.work / "cache").glob("*/data"))
+    result |= {kind: _taken(options.work / "cache", kind) for kind in ("embeddings", "prefixes")}
+    result |= _checkpoint(step, options.work / f"checkpoint-{options.side}")
     result["machine"] = (
         f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}, {torch.get_num_threads()} threads"
     )
     (options.work / f"result-{options.side}.json").write_text(json.dumps(result))
 
 
-class _Step:
-    """One side's step, by its index in the stream."""
+def _taken(cache: Path, kind: str) -> int:
+    """Bytes on the disk of a kind of the cache's values."""
+    return sum(file.stat().st_blocks * 512 for file in cache.glob(f"*-{kind}-*/data"))
 
-    def __init__(self, policy: Any, run: Callable[[int], float]):
-        self.policy, self.run = policy, run
+
+def _checkpoint(step: "_Step", folder: Path) -> dict[str, float]:
+    """Bytes of what a side writes to go on from, and the seconds that it takes to write."""
+    shutil.rmtree(folder, ignore_errors=True)
+    began = time.perf_counter()
+    step.save(folder)
+    seconds = time.perf_counter() - began
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    shutil.rmtree(folder)
+    return {"checkpoint": size, "checkpoint_s": seconds}
+
+
+class _Step:
+    """One side's step, by its index in the stream, and its checkpoint."""
+
+    def __init__(self, policy: Any, run: Callable[[int], float], save: Callable[[Path], None]):
+        self.policy, self.run, self.save = policy, run, save
         for parameter in policy.parameters():  # weights that are mapped from their file count as loaded
             parameter.detach().sum()
         _forget_peak()
@@ -133,6 +151,7 @@ def _lerobot(options: argparse.Namespace, config: Any, inputs: Any, stream: Any)
     """As ``lerobot_train.train`` sets itself up."""
     import torch
     from accelerate import Accelerator
+    from lerobot.common.train_utils import save_checkpoint
     from lerobot.configs import PreTrainedConfig
     from lerobot.configs.default import DatasetConfig
     from lerobot.configs.train import TrainPipelineConfig
@@ -155,7 +174,7 @@ def _lerobot(options: argparse.Namespace, config: Any, inputs: Any, stream: Any)
     dataset = make_dataset(pipeline)
     policy = make_policy(cfg=smolvla, ds_meta=dataset.meta)
     stats = training_stats(inputs.interface)
-    preprocessor, _ = make_pre_post_processors(policy_cfg=smolvla, dataset_stats=stats)
+    preprocessor, postprocessor = make_pre_post_processors(policy_cfg=smolvla, dataset_stats=stats)
     own_optimizer, _ = make_optimizer_and_scheduler(pipeline, policy)
     # one more than is used: accelerate's loader reads a batch ahead, also before the last timed step
     batches = [stream.rows(index * options.batch, options.batch).tolist() for index in range(options.steps + 2)]
@@ -178,7 +197,10 @@ def _lerobot(options: argparse.Namespace, config: Any, inputs: Any, stream: Any)
         )
         return tracker.loss.val
 
-    return _Step(policy, run), own_optimizer
+    def save(folder: Path) -> None:
+        save_checkpoint(folder, options.steps, pipeline, policy, own_optimizer, None, preprocessor, postprocessor)
+
+    return _Step(policy, run, save), own_optimizer
 
 
 def _draw_from_stream(policy: Any, stream: Any, first: int) -> None:
@@ -195,6 +217,7 @@ def _draw_from_stream(policy: Any, stream: Any, first: int) -> None:
 
 
 def _ours(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) -> tuple[_Step, Any]:
+    from smolvla_core.checkpoint import save_state
     from smolvla_core.trial import prepare
 
     trial = prepare(config)
@@ -204,7 +227,7 @@ def _ours(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) ->
         batch = trial.maker.training(stream, index * options.batch, options.batch)
         return trial.learner.step(batch, config.optim.peak_lr).loss
 
-    return _Step(trial.learner.policy, run), trial.learner.optimizer
+    return _Step(trial.learner.policy, run, partial(save_state, trial.learner)), trial.learner.optimizer
 
 
 def _cache_folder(options: argparse.Namespace) -> str:
@@ -247,7 +270,12 @@ def _print_comparison(options: argparse.Namespace) -> None:
         print(f"  CPU seconds/step  best step {min(result['cpu']):.2f}")
         print(f"  times as fast     {ratios[0]:.2f} (best steps), {ratios[1]:.2f} (CPU seconds)")
         peak, loaded = result["peak"] / 1e9, result["loaded"] / 1e9
-        print(f"  peak memory       {peak:.2f} GB, of which {loaded:.2f} were loaded before the first step")
+        beyond = (result["peak"] - result["loaded"]) / (reference["peak"] - reference["loaded"])
+        print(f"  peak memory       {peak:.2f} GB, of which {loaded:.2f} were loaded before the first step", end="")
+        print("" if side == "lerobot" else f"; {beyond:.2f} of lerobot-train's beyond them")
+        share = result["checkpoint"] / reference["checkpoint"]
+        print(f"  checkpoint        {result['checkpoint'] / 1e6:,.0f} MB in {result['checkpoint_s']:.1f} s", end="")
+        print("" if side == "lerobot" else f"; {share:.2f} of lerobot-train's")
         if side != "lerobot":
             found = torch.load(options.work / f"gradients-{side}.pt")
             assert set(found) == set(expected)
@@ -264,7 +292,8 @@ def _print_payback(options: argparse.Namespace, results: dict[str, Any]) -> None
     frames = results["warm"]["frames"]
     stored = options.batch * (options.steps + 1)
     print("\nthe cache")
-    print(f"  size              {results['warm']['bytes'] / stored / 1e3:.0f} kB a frame, on the disk")
+    for kind, what in (("embeddings", "image embeddings"), ("prefixes", "keys and values")):
+        print(f"  {what:17} {results['warm'][kind] / stored / 1e3:,.0f} kB a frame, on the disk")
     print(f"  a frame's first draw {cold:.0f} ms, {cold - without:+.0f} ms against none; each later one {warm:.0f} ms")
     fill = frames * (cold - warm) / 1e3
     print(f"  to fill it with all {frames:,} training frames: {fill:.0f} s, as training draws them")
