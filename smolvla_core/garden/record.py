@@ -113,9 +113,7 @@ def record_episode(out: Path, settings: Settings, ordinal: int) -> None:
         write_hevc(staging, film(env.world, shown, cameras, camera), layout.FPS)
         os.replace(staging, path)
     extra = {"instance": instance, "attempt": shown.attempt, "seed": settings.seed, "noise": settings.noise}
-    release.write_json(
-        layout.episode_file(out, layout.ANNOTATION_PATH, number), release.annotation(recording, task)
-    )
+    release.write_json(layout.episode_file(out, layout.ANNOTATION_PATH, number), release.annotation(recording, task))
     release.write_json(
         layout.episode_file(out, layout.METAINFO_PATH, number), release.metainfo(recording, task) | {"garden": extra}
     )
@@ -252,9 +250,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
             shown = bar.add_task("recording", total=settings.episodes)
-            there = record(
-                args.out, settings, jobs=args.jobs, notify=lambda done, _: bar.update(shown, completed=done)
-            )
+            there = record(args.out, settings, jobs=args.jobs, notify=lambda done, _: bar.update(shown, completed=done))
     except BrokenProcessPool:
         print(f"error: a process died, perhaps for want of memory; {CONTINUE}, with fewer --jobs", file=sys.stderr)
         return FAILED
