@@ -41,6 +41,7 @@ class LeRobotGarden(gymnasium.ObservationWrapper[Any, Any, Any]):
         self.task = self.garden.task
         self._max_episode_steps = self.garden.max_steps
         seen = self.garden.observation_space
+        assert isinstance(seen, spaces.Dict)
         self.observation_space = spaces.Dict(
             {
                 "pixels": spaces.Dict({IMAGE_NAMES[camera]: seen[key] for camera, key in PICTURES.items()}),
