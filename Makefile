@@ -6,7 +6,7 @@
 #   make mlflow PORT=5001     look at the results; on other machines' screens: HOST=0.0.0.0
 .POSIX:
 .SUFFIXES:
-.PHONY: setup demo test test-faults lint types audit mlflow clean
+.PHONY: setup demo test test-faults test-cluster lint types audit mlflow clean
 
 READY = .venv/.ready
 RUN = .venv/bin/python
@@ -40,6 +40,10 @@ test: $(READY)
 
 test-faults: $(READY)
 	$(RUN) -m pytest -q -m faults $(ARGS)
+
+# Several machines in namespaces, joined over ssh: needs root, iproute2, openssh-server and rsync; takes minutes.
+test-cluster: $(READY)
+	$(RUN) -m pytest -q -m cluster $(ARGS)
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -15,12 +15,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 pytest_plugins = ["tests.core_fixtures", "tests.study_fixtures"]
 
+_ON_REQUEST = ("cluster", "faults")
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Faults that take minutes run where they are asked for: ``make test-faults``."""
-    if "faults" in config.option.markexpr:
-        return
-    left_out = [item for item in items if item.get_closest_marker("faults")]
+    """Tests that take minutes run where ``-m`` names their marker, and not else."""
+    unasked = [marker for marker in _ON_REQUEST if marker not in config.option.markexpr]
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in unasked)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("faults")]
+        items[:] = [item for item in items if item not in left_out]

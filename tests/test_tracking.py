@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from smolvla_core.config import TrialConfig
 from tune import driver
 from tune.records import Records, Result
-from tune.tracking import NullTracker, Tracker, make_tracker, reconcile
+from tune.tracking import NullTracker, Tracker, make_tracker, reconcile, viewing_page
 from tune.tracking.mlflow_entities import flatten, metrics, study_note
 from tune.tracking.mlflow_store import TrackingError, connect, mask, resolve_uri
 from tune.tracking.mlflow_tracker import MlflowTracker
@@ -160,6 +160,16 @@ def test_the_dataset_the_code_and_the_yaml_are_kept_without_credentials(run_dir,
     listed = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert listed == {"study.yaml", "study.resolved.yaml", "report.html", "best"}
     assert (run_dir.parent / "mlartifacts").is_dir()
+
+
+def test_the_page_that_shows_the_runs_is_known_once_the_store_has_the_study(run_dir, client):
+    assert viewing_page(None, run_dir) is None
+    a_whole_study(run_dir)
+    number = runs_of(client)[0].info.experiment_id
+    shown = f"#/experiments/{number}/runs?workflowType=machine_learning"
+    assert viewing_page(None, run_dir) == f"http://127.0.0.1:5000/{shown}"
+    assert viewing_page("https://me:secret@tracks.example/", run_dir) == f"https://***@tracks.example/{shown}"
+    assert viewing_page(None, run_dir, enabled=False) is None
 
 
 def test_datasets_that_are_trained_together_are_all_inputs_of_the_run(run_dir, client):
@@ -529,9 +539,9 @@ def test_flat_values_and_note_by_hand():
         "a.b": "[1, 2]", "a.c": "null", "a.d": "true", "e": "{}",
     }  # fmt: skip
     worse = {"best": {"number": 1, "value": 0.6}, "baseline": {"number": 0, "value": 0.4}, "gain": -0.5}
-    assert "50.0% worse than the baseline" in study_note(worse, None)
-    assert "no baseline" in study_note({"best": {"value": 0.6, "number": 1}}, None)
-    assert "No trial was completed" in study_note({}, None)
+    assert "50.0% worse than the baseline" in study_note(worse, {})
+    assert "no baseline" in study_note({"best": {"value": 0.6, "number": 1}}, {})
+    assert "No trial was completed" in study_note({}, {})
 
 
 def test_a_step_is_logged_once_and_what_is_no_number_is_left_out():
@@ -545,7 +555,18 @@ def test_where_finalists_were_trained_the_registered_model_is_the_one_of_theirs_
     tracker.start_trial("finalist 4", None, {"optim.batch_size": 8}, CONFIG)
     best = {"number": 1, "value": 0.4, "rung": 3000}
     told = {"study": "eggs", "state": "complete", "checkpoint": str(policy(run_dir)), "best": best}
-    tracker.end_study(SUMMARY | told | {"finalists": {"policy": {"number": 4, "seed": 2, "validation": 0.45}}})
+    found = {"winner": "trial 1", "verdict": "trial 1 is better than it was.",
+             "policy": {"number": 4, "seed": 2, "validation": 0.45}}  # fmt: skip
+    tracker.end_study(SUMMARY | told | {"finalists": found})
+    every = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    (parent,) = [run for run in every if "mlflow.parentRunId" not in run.data.tags]
+    (searched,) = [run for run in every if run.data.tags.get("trial.number") == "1"]
+    marked = [run for run in every if run.data.tags.get("best")]
+    assert [run.info.run_name for run in marked] == ["finalist 4"]
+    assert marked[0].data.tags["checkpoint"] == str(run_dir / "best")
+    note, place = parent.data.tags["mlflow.note.content"], f"#/experiments/{parent.info.experiment_id}/runs"
+    assert f"**Best: [finalist 4 (trial 1, seed 2)]({place}/{marked[0].info.run_id})**. trial 1 is better" in note
+    assert f"Best trial of the search: [trial 1]({place}/{searched.info.run_id})" in note
     version = client.get_model_version_by_alias("eggs", "champion")
     assert client.get_run(version.run_id).info.run_name == "finalist 4"
     assert version.description == "Finalist 4: val/critical_action_mse = 0.45 at 3,000 samples."

@@ -223,6 +223,9 @@ def _finalist_lines(spec: SearchSpec, facts: Facts | None) -> Iterator[str]:
         yield f"  few: {episodes} can show a large gain only"
     if spec.finalists.seeds == 1:
         yield "  with one seed, the noise of training is in no interval"
+    if spec.closed_loop is not None:
+        instances = len(spec.closed_loop.numbers)
+        yield f"  then each acts in {spec.closed_loop.env}: {counted(runs * instances, 'episode')}, {instances} each"
 
 
 def _rounded(samples: float) -> int:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,7 +15,6 @@ from ray.tune import Stopper
 
 from smolvla_core.errors import ConfigError
 from tune.notice import GRACE_S, Notice
-from tune.spec import Resources
 
 _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -79,24 +77,6 @@ def _start() -> None:
             if last:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ConfigError(f"Ray did not start ({reason}); is the machine too busy? Try again") from error
-
-
-def concurrency(resources: Resources, limit: int | None) -> int:
-    """How many trials run at once on what Ray has.
-
-    Raises:
-        ConfigError: not even one fits, and no autoscaler would add machines.
-    """
-    have = ray.cluster_resources()
-    fits = int(have.get("CPU", 0) / resources.cpus)
-    if resources.gpus:
-        fits = min(fits, int(have.get("GPU", 0) / resources.gpus))
-    if not fits and not Path("~/ray_bootstrap_config.yaml").expanduser().exists():
-        raise ConfigError(
-            f"resources: a trial asks for {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and Ray has "
-            f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}; lower them, e.g. --set resources.gpus=0"
-        )
-    return min(limit, max(fits, 1)) if limit and fits else limit or max(fits, 1)
 
 
 class Brake(Stopper):

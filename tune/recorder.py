@@ -11,6 +11,7 @@ from tune.asha import RungScheduler
 from tune.console import Events
 from tune.ray_session import Brake
 from tune.records import Records, Result
+from tune.remote import join
 from tune.retention import Retention
 from tune.searcher import FAILURE
 from tune.tracking import Tracker
@@ -43,6 +44,7 @@ class Recorder(Callback):
         names: of the first trials: the warm starts.
         make_config: parameters -> the whole configuration, nested.
         restore: number -> (checkpoint, samples seen), of trials that are continued.
+        storage: where Ray keeps the states: a path, or an address.
         brake: pulled when it is hopeless: the first trials all failed before they reported anything.
     """
 
@@ -60,6 +62,7 @@ class Recorder(Callback):
         names: list[str],
         make_config: Callable[[Mapping[str, Any]], dict[str, Any]],
         restore: Mapping[int, tuple[str, int]],
+        storage: str,
         brake: Brake,
     ):
         self._records = records
@@ -72,6 +75,7 @@ class Recorder(Callback):
         self._names = names
         self._make_config = make_config
         self._restore = dict(restore)
+        self._storage = storage
         recorded = records.trials()
         self._retention = Retention(records.locate, recorded, scheduler.rungs, mode)
         self._saved = {trial.number: trial.checkpoint for trial in recorded if trial.outcome is None}
@@ -111,7 +115,7 @@ class Recorder(Callback):
         if result.get(DISK_FULL):  # no trial's fault: all that run can be continued
             self._brake.pull(f"the disk is full: {result[FAILURE]}")
             return
-        path = checkpoint_place(trial, result)
+        path = checkpoint_place(trial, result, self._storage)
         if path:
             self._saved[number] = self._records.relative(path)
             self._brake.notice.saved(number)
@@ -177,17 +181,22 @@ class Recorder(Callback):
                 self._brake.pull(f"the first {self._failed_at_once} trials failed, the last one with: {reason}")
 
 
-def checkpoint_place(trial: Any, result: Mapping[str, Any]) -> str | None:
-    """Where Ray put a report's checkpoint: a path, or an address in a remote storage; None without one."""
+def checkpoint_place(trial: Any, result: Mapping[str, Any], address: str) -> str | None:
+    """Where Ray put a report's checkpoint: a path, or an address in a remote storage; None without one.
+
+    Args:
+        trial: Ray's.
+        result: the report.
+        address: of Ray's storage, as it was given to Ray, which keeps the path in it alone.
+    """
     folder, storage = result.get("checkpoint_dir_name"), trial.storage
     if not folder:
         return None
     path = f"{storage.trial_fs_path}/{folder}"
     if storage.storage_filesystem.type_name == "local":
         return path
-    # Ray's own path lacks the scheme
     inside = path.split(storage.storage_fs_path, 1)[1].lstrip("/")
-    return f"{storage.storage_path.rstrip('/')}/{inside}"
+    return join(address, inside)
 
 
 def ending(last: Mapping[str, Any], metric: str, budget: int, cut: str | None) -> tuple[str, str | None]:

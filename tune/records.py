@@ -4,6 +4,7 @@
     trials/007/results.jsonl   one line a report
     trials/007/error.txt       the traceback of one that failed
     trials/007/outcome.json    how it ended; absent while it runs
+    trials/007/closed_loop/    what evaluators said of it (tune.closed_loop)
     finalists/...              the same of the finalists' runs
     sessions.jsonl             one line each time the study is started: when, and by which versions
 
@@ -20,6 +21,7 @@ from typing import Any
 
 from smolvla_core.errors import DataError
 from tune.clock import StudyClock, clock_of
+from tune.closed_loop import Achieved, achieved
 
 TRIALS, FINALISTS = "trials", "finalists"
 SESSIONS = "sessions.jsonl"
@@ -83,7 +85,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """All that is known of a trial."""
+    """All that is known of a trial; ``achieved`` is what came of it when it acted, by evaluator."""
 
     number: int
     name: str | None
@@ -92,6 +94,7 @@ class TrialRecord:
     started: float
     results: tuple[Result, ...] = ()
     outcome: Outcome | None = None
+    achieved: tuple[Achieved, ...] = ()
 
     def values(self, metric: str) -> dict[int, float]:
         """Samples seen -> the metric there, in the order of the reports."""
@@ -139,7 +142,7 @@ class Records:
 
     def start_trial(self, number: int, name: str | None, params: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Record a trial; one that is continued keeps its record."""
-        folder = self._folder(number)
+        folder = self.folder(number)
         if (folder / "params.json").is_file():
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,16 +157,16 @@ class Records:
             return False
         self._reported[number] = result.samples_seen
         document = {key: value for key, value in vars(result).items() if value not in (None, False, ())}
-        _append(self._folder(number) / "results.jsonl", document | {"time": self._clock.now()})
+        _append(self.folder(number) / "results.jsonl", document | {"time": self._clock.now()})
         return True
 
     def end_trial(self, number: int, state: str, reason: str | None) -> None:
         """Record how a trial ended. One that was never started is not listed for it."""
-        _write(self._folder(number) / "outcome.json", {"state": state, "reason": reason, "time": self._clock.now()})
+        _write(self.folder(number) / "outcome.json", {"state": state, "reason": reason, "time": self._clock.now()})
 
     def keep_traceback(self, number: int, text: str) -> None:
         """Keep what a failed trial's process last said, in ``error.txt``."""
-        path = self._folder(number) / "error.txt"
+        path = self.folder(number) / "error.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
@@ -199,11 +202,12 @@ class Records:
             t for trial in every for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
         )
 
-    def _folder(self, number: int) -> Path:
+    def folder(self, number: int) -> Path:
+        """Where a trial's record is."""
         return self.run_dir / self.kind / f"{number:03d}"
 
     def _last_samples(self, number: int) -> int:
-        lines = _lines(self._folder(number) / "results.jsonl")
+        lines = _lines(self.folder(number) / "results.jsonl")
         return max((int(line["metrics"].get("samples_seen", 0)) for line in lines), default=0)
 
     def _trial(self, folder: Path) -> TrialRecord:
@@ -213,7 +217,8 @@ class Records:
         results = tuple(
             Result(**{**line, "curve": tuple(line.get("curve", ()))}) for line in _lines(folder / "results.jsonl")
         )
-        return TrialRecord(head["number"], head["name"], head["params"], head["config"], head["time"], results, outcome)
+        number, name, started = head["number"], head["name"], head["time"]
+        return TrialRecord(number, name, head["params"], head["config"], started, results, outcome, achieved(folder))
 
 
 def _end_of(trial: TrialRecord) -> float:

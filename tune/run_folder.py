@@ -11,18 +11,25 @@ from typing import Any
 from smolvla_core.config_values import load_yaml
 from smolvla_core.errors import ConfigError
 from tune.fitted_frames import with_stored
+from tune.remote import Folder, join
 from tune.spec import SearchSpec, is_uri
 from tune.tracking.mlflow_store import BLOT, PASSWORD, USERNAME, is_server, mask
 
 GIVEN, RESOLVED, DATASET, OBJECTIVE = "study.yaml", "study.resolved.yaml", "dataset.json", "objective.json"
-MAY_DIFFER = ("budget", "finalists", "resources", "max_concurrent")
+MAY_DIFFER = ("budget", "finalists", "closed_loop", "resources", "max_concurrent")
 """Sections that may change when a study is resumed."""
 
 _TIME = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?")
 
 
 def new_folder(spec: SearchSpec) -> Path:
-    """A name for a new study's folder; nothing is made yet."""
+    """A name for a new study's folder; nothing is made yet, but a remote storage is tried.
+
+    Raises:
+        ConfigError: a remote storage cannot be written.
+    """
+    if spec.is_remote:
+        Folder.at(spec.storage).check_writable()
     stem = _home(spec) / f"{spec.study}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, number = stem, 1
     while folder.exists():
@@ -56,10 +63,9 @@ def refuse_other_data(folder: Path, dataset: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: the digest differs.
     """
-    file = folder / DATASET
-    if not file.is_file():
+    stored = stored_dataset(folder)
+    if stored is None:
         return
-    stored = json.loads(file.read_text(encoding="utf-8"))
     for before, now in zip(_each(stored), _each(dataset), strict=True):
         if before["digest"] != now["digest"]:
             raise ConfigError(
@@ -80,16 +86,43 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def find_folder(spec: SearchSpec) -> Path:
-    """The newest folder of a study.
+    """The newest folder of a study; of one in a remote storage, with its records as they are there.
 
     Raises:
         ConfigError: there is none.
     """
-    home = _home(spec)
-    found = [(age, file.parent) for file in home.glob(f"*/{RESOLVED}") if (age := _age(file.parent, spec.study))]
+    home = spec.storage if spec.is_remote else _home(spec)
+    names = (
+        _remote_studies(str(home))
+        if spec.is_remote
+        else (file.parent.name for file in Path(home).glob(f"*/{RESOLVED}"))
+    )
+    found = [(age, name) for name in names if (age := _age(name, spec.study))]
     if not found:
         raise ConfigError(f"--resume: {home} holds no run of the study '{spec.study}'; leave --resume out to start one")
-    return max(found)[1]
+    return opened(join(spec.storage, max(found)[1]) if spec.is_remote else str(Path(home) / max(found)[1]))
+
+
+def opened(place: str, asked_by: str = "--resume") -> Path:
+    """A study's folder here, given as a path, or as the address in a remote storage that its records are taken from.
+
+    Raises:
+        ConfigError: the address cannot be opened, or holds no study.
+        StudyBusyError: a living driver runs the study at the address.
+    """
+    if not is_uri(place):
+        return Path(place).absolute()
+    from tune.mirror import fetched
+
+    return fetched(place, asked_by)
+
+
+def _remote_studies(storage: str) -> list[str]:
+    try:
+        home = Folder.at(storage, "--resume")
+        return [name for name in home.folders() if home.has(f"{name}/{RESOLVED}")]
+    except OSError as error:
+        raise ConfigError(f"--resume: {storage} cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def stored_spec(folder: Path, asked_by: str = "--resume") -> SearchSpec:
@@ -115,6 +148,12 @@ def stored_spec(folder: Path, asked_by: str = "--resume") -> SearchSpec:
             f"{asked_by}: {file} was damaged, or written by another version ({error}); take that version, or start a "
             "new study"
         ) from None
+
+
+def stored_dataset(folder: Path) -> dict[str, Any] | None:
+    """What identifies the data that a study was started with; None where it was not kept."""
+    file = folder / DATASET
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchSpec:
@@ -195,11 +234,11 @@ def _shown(value: Any) -> str:
 
 
 def _home(spec: SearchSpec) -> Path:
-    """Local folder of the records; a remote storage holds the checkpoints only."""
+    """Folder of the records; those of a remote storage are worked on here and copied there (``tune.mirror``)."""
     return Path("runs").absolute() if is_uri(spec.storage) else Path(spec.storage)
 
 
-def _age(folder: Path, study: str) -> tuple[str, int] | None:
+def _age(name: str, study: str) -> tuple[str, int] | None:
     """What orders a study's folders by age; None for another study's, such as demo-2's for demo."""
-    found = _TIME.fullmatch(folder.name.removeprefix(study)) if folder.name.startswith(study) else None
+    found = _TIME.fullmatch(name.removeprefix(study)) if name.startswith(study) else None
     return (found[1], int(found[2] or 1)) if found else None

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from smolvla_core.closed_loop.environment import AT_ONCE, GARDEN, SMALL_PICTURES, EnvSpec, parse_instances
 from smolvla_core.config import OptimConfig, Section
 from smolvla_core.config_errors import suggest
 from smolvla_core.config_values import parse_assignments
@@ -32,6 +33,7 @@ __all__ = [
     "OBJECTIVE",
     "Asha",
     "Budget",
+    "ClosedLoop",
     "Finalists",
     "CategoricalParam",
     "FloatParam",
@@ -48,6 +50,8 @@ __all__ = [
     "load_spec",
 ]
 
+PROJECT = Path(__file__).resolve().parents[1]
+"""The folder that this package was installed from, where it is a checkout."""
 OBJECTIVE = "val/critical_action_mse"
 METRICS = (OBJECTIVE, "val/critical_action_l1", "val/critical_energy_score", "val/action_mse", "val/flow_loss")
 """What ``smolvla_core.evaluate`` scores; lower is better for each."""
@@ -99,6 +103,52 @@ class Finalists(Section):
     k: int = Field(ge=1)
     seeds: int = Field(default=3, ge=1)
     """Trainings of each, with seeds that the search has not used."""
+
+
+class ClosedLoop(Section):
+    """What the finalists act in once they are trained, and on which instances; see ``smolvla_core.closed_loop``."""
+
+    env: str = GARDEN
+    """``garden``, or an environment of one's own as ``package.module:factory``."""
+    task: str | None = None
+    """Of the environment's. None: its own."""
+    instances: str = Field(default="301-340", examples=["301-340"])
+    picture_size: int | None = Field(default=SMALL_PICTURES, ge=16)
+    """Pixels to a side of all cameras. None: BEHAVIOR's 720 and 480."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """The longest an episode lasts. None: the environment's own."""
+    n_action_steps: int | None = Field(default=None, ge=1)
+    """Actions of a chunk that are done before the policy is asked again. None: the policy's own."""
+    instruction: str | None = None
+    """What the policy is told. None: what it was told in training, where that is one."""
+    at_once: int = Field(default=AT_ONCE, ge=1)
+    """Environments side by side."""
+    jobs: int = Field(default=1, ge=1)
+    """Processes that step them."""
+
+    @field_validator("instances", mode="before")
+    @classmethod
+    def _as_text(cls, instances: Any) -> Any:
+        return ",".join(map(str, instances)) if isinstance(instances, list | tuple) else str(instances)
+
+    @field_validator("instances")
+    @classmethod
+    def _numbers(cls, instances: str) -> str:
+        try:
+            parse_instances(instances)
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("instances: ")) from None
+        return instances
+
+    @property
+    def environment(self) -> EnvSpec:
+        """What is acted in."""
+        return EnvSpec(self.env, self.picture_size, True, self.max_seconds, self.task)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of the instances."""
+        return parse_instances(self.instances)
 
 
 class Resources(Section):
@@ -160,6 +210,8 @@ class SearchSpec(Section):
     asha: Asha = Field(examples=["{grace_samples: 16_000, reduction_factor: 3}"])
     finalists: Finalists | None = Field(default=None, examples=["{k: 2, seeds: 3}"])
     """None: nobody is, and nothing is scored on the test episodes."""
+    closed_loop: ClosedLoop | None = Field(default=None, examples=["{env: garden, instances: 301-340}"])
+    """What the finalists act in, once they are trained. None: in nothing."""
     resources: Resources = Field(default=Resources(), examples=["{gpus: 1, cpus: 4}"])
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once. None: as many as the resources allow."""
@@ -227,18 +279,13 @@ class SearchSpec(Section):
 def load_spec(path: str | Path, assignments: Iterable[str] = ()) -> tuple[SearchSpec, Source]:
     """Read a search's YAML, apply ``KEY=VALUE`` assignments, and check everything but the data.
 
-    Relative paths are taken from the current folder and made absolute.
+    A file that is not found from the current folder is looked for in the project's, since `ray submit` runs
+    in the head's home folder. Relative paths in it are taken from the current folder and made absolute.
 
     Raises:
         ConfigError: one line that begins with the file and the line of the mistake.
     """
-    file = Path(path)
-    if file.is_dir():
-        raise ConfigError(f"{path}: is a folder; give the path of a search's YAML in it")
-    if not file.is_file():
-        raise ConfigError(
-            f"{path}: no such file (looked in {file.absolute().parent}); give the path of a search's YAML"
-        )
+    file = _find(Path(path))
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -250,6 +297,17 @@ def load_spec(path: str | Path, assignments: Iterable[str] = ()) -> tuple[Search
         return SearchSpec.from_dict(absolute(expand(tree))), source
     except SpecError as error:
         raise source.located(error) from None
+
+
+def _find(path: Path) -> Path:
+    places = [Path.cwd()] if path.is_absolute() else [Path.cwd(), PROJECT]
+    for file in (place / path for place in places):
+        if file.is_dir():
+            raise ConfigError(f"{path}: is a folder; give the path of a search's YAML in it")
+        if file.is_file():
+            return file
+    looked = " and ".join(dict.fromkeys(str((place / path).parent) for place in places))
+    raise ConfigError(f"{path}: no such file (looked in {looked}); give the path of a search's YAML")
 
 
 def absolute(tree: dict[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,17 @@ class StudyRuns:
     def url(self, number: Key) -> str | None:
         """The trial's place in MLflow's pages, to be put after the server's address."""
         trial = self.trials.get(number)
-        return f"#/experiments/{self._experiment_id}/runs/{trial.run_id}" if trial else None
+        return f"{self.page}/runs/{trial.run_id}" if trial else None
+
+    @property
+    def experiment_id(self) -> str:
+        """The experiment's; empty until the study is open."""
+        return self._experiment_id
+
+    @property
+    def page(self) -> str:
+        """The experiment's place in MLflow's pages."""
+        return f"#/experiments/{self.experiment_id}"
 
     def open_study(self, run_name: str, tags: Mapping[str, str]) -> None:
         """Make the parent, or open the one that is there and take over its trials; and close what
@@ -172,15 +182,16 @@ class StudyRuns:
     def register_best(self, summary: Mapping[str, Any]) -> None:
         """Register the best trial's policy (``summary["checkpoint"]``) as a model named as the study."""
         name, best = summary["study"], summary["best"]
-        policy = (summary.get("finalists") or {}).get("policy")
-        key = f"finalist {policy['number']}" if policy else best["number"]
+        key = entities.winner_key(summary)
+        assert key is not None
         winner = Winner(self._study_id, self.trial(key).run_id, key, best["rung"])
         version = register(self._client, name, winner, summary["checkpoint"], summary)
         self._registered = f"{version_link(name, version)}, alias `{ALIAS}`" if version else None
 
     def mark_best(self, summary: Mapping[str, Any], timestamp_ms: int) -> None:
-        """Tag the best trial, and it only; describe the study in the parent."""
-        best = self.trials.get(summary["best"]["number"]) if summary.get("best") else None
+        """Tag the best run (a finalist's, where they were trained), and it only; describe the study in the parent."""
+        key = entities.winner_key(summary)
+        best = self.trials.get(key) if key is not None else None
         query = f"tags.{STUDY_ID} = '{self._study_id}' and tags.{BEST} = 'true'"
         for run in list(search_runs(self._client, self._experiment_id, query)):
             if best is None or run.info.run_id != best.run_id:
@@ -189,11 +200,11 @@ class StudyRuns:
         if best is not None:
             found = {BEST: "true", CHECKPOINT: summary.get("checkpoint")}
             self._client.log_batch(best.run_id, tags=entities.tags(found))
-        link = self.url(summary["best"]["number"]) if best is not None else None
+        links = {number: str(self.url(number)) for number in self.trials}
         self._client.log_batch(
             self.parent_id,
             metrics=entities.summary_metrics(summary, timestamp_ms),
-            tags=entities.tags({entities.NOTE: entities.study_note(summary, link, self._registered)}),
+            tags=entities.tags({entities.NOTE: entities.study_note(summary, links, self._registered)}),
         )
 
     def _open_experiment(self) -> str:

@@ -20,6 +20,8 @@ BLOT = "***@"
 REQUEST_TIMEOUT_S = 10
 LOCKED_OUT = frozenset(["UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"])
 """Error codes of a server that wants other credentials."""
+POINTER, EXPERIMENT_ID = "mlflow.json", "experiment_id"
+"""The file of a study's folder that says where the study is in MLflow, and a key of it."""
 
 
 class TrackingError(UserError):

@@ -20,10 +20,9 @@ from tune import driver
 from tune.records import TrialRecord
 from tune.tracking import mlflow_entities as entities
 from tune.tracking.mlflow_runs import STATUS, STUDY_ID, STUDY_RUN, WHY, StudyRuns
-from tune.tracking.mlflow_store import connect, is_server, mask, refuse_locked_out
+from tune.tracking.mlflow_store import EXPERIMENT_ID, POINTER, connect, is_server, mask, refuse_locked_out
 from tune.tracking.outbox import Outbox
 
-POINTER = "mlflow.json"
 SEPARATOR = " · "
 _NO_TAGS: Mapping[str, str] = {}
 _logger = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ class MlflowTracker:
         resolved = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         send = self._outbox.send
         send("study", lambda: runs.open_study(run_dir.name, provenance))
-        send("where the study is", lambda: self._write_pointer(run_dir, study_id, runs.parent_id))
+        send("where the study is", lambda: self._write_pointer(run_dir, study_id, runs))
         send("study: parameters", lambda: runs.log_params(runs.parent_id, flat))
         if dataset:
             send("study: dataset", lambda: runs.log_dataset(runs.parent_id, dataset))
@@ -198,12 +197,13 @@ class MlflowTracker:
         self._write_pointer(run_dir, study_id, None)
         return study_id
 
-    def _write_pointer(self, run_dir: Path, study_id: str, parent_id: str | None) -> None:
+    def _write_pointer(self, run_dir: Path, study_id: str, runs: StudyRuns | None) -> None:
         values = {
             STUDY_ID: study_id,
             "uri": mask(self.uri),
             "experiment": self._experiment,
-            "parent_run_id": parent_id,
+            "parent_run_id": runs.parent_id if runs else None,
+            EXPERIMENT_ID: runs.experiment_id if runs else None,
         }
         part = run_dir / f"{POINTER}.part"
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

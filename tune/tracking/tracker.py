@@ -1,5 +1,6 @@
 """What a study tells about itself while it runs: the ``Tracker`` interface, and how to get one."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -7,6 +8,8 @@ from typing import Any, Literal, Protocol
 from smolvla_core.command import python_command
 from tune.records import TrialRecord
 from tune.tracking.mlflow_store import (
+    EXPERIMENT_ID,
+    POINTER,
     TrackingError,
     connect,
     first_line,
@@ -17,6 +20,10 @@ from tune.tracking.mlflow_store import (
 )
 
 Outcome = Literal["complete", "pruned", "failed", "interrupted"]
+LOCAL_PAGES = "http://127.0.0.1:5000"
+"""Where ``mlflow ui`` shows its pages."""
+AS_TRAINING = "workflowType=machine_learning"
+"""In an address of MLflow's pages: *Model training*, in place of what they begin with, *GenAI*."""
 _NO_TAGS: Mapping[str, str] = {}
 
 
@@ -157,6 +164,19 @@ def viewing_command(uri: str | None, run_dir: Path, enabled: bool = True) -> str
     if is_server(uri):
         return mask(uri)
     return f"{python_command()} -m mlflow ui --backend-store-uri {mask(uri)}"
+
+
+def viewing_page(uri: str | None, run_dir: Path, enabled: bool = True) -> str | None:
+    """The address of a study's experiment in MLflow's pages; None where no store has taken the study."""
+    pointer = run_dir / POINTER
+    if not enabled or not pointer.is_file():
+        return None
+    number = json.loads(pointer.read_text(encoding="utf-8")).get(EXPERIMENT_ID)
+    if number is None:
+        return None
+    uri = resolve_uri(uri, run_dir)
+    server = mask(uri).rstrip("/") if is_server(uri) else LOCAL_PAGES
+    return f"{server}/#/experiments/{number}/runs?{AS_TRAINING}"
 
 
 def reconcile(uri: str | None, experiment: str | None, storage: Path) -> int:
