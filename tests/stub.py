@@ -72,6 +72,8 @@ def stub_trainable(config: dict[str, Any]) -> None:
 
 
 def _suffer(faults: Path, batch_size: int, samples: int) -> None:
+    if (faults / "together").exists():
+        _wait_for_others(faults, int((faults / "together").read_text()))
     if (faults / "slow").exists():
         time.sleep(float((faults / "slow").read_text()))
     if (faults / f"raise_{batch_size}").exists():
@@ -80,6 +82,14 @@ def _suffer(faults: Path, batch_size: int, samples: int) -> None:
     if die.exists():
         die.unlink()
         os._exit(1)
+
+
+def _wait_for_others(faults: Path, count: int) -> None:
+    """Go on once so many processes run trials."""
+    (faults / f"here_{os.getpid()}").touch()
+    deadline = time.monotonic() + 300
+    while len(list(faults.glob("here_*"))) < count and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def stub_spec(storage: Path | str, **changes: Any) -> SearchSpec:

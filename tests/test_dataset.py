@@ -199,10 +199,10 @@ def test_a_frame_that_was_damaged_since_the_start_ends_a_training_in_one_line(eg
         content[middle : middle + 3000] = bytes(3000)
         file.write_bytes(content)
     assert main([str(tmp_path / "trial.yaml"), "--out", str(tmp_path / "out")]) == 2
-    told = [line for line in capfd.readouterr().err.splitlines() if line and not line.startswith("forward: ")]
+    told = capfd.readouterr().err
     assert re.fullmatch(
         r"error: \S+\.mp4: frame \d+ of episode \d+ cannot be decoded "
         r"\(Could not push packet to decoder: Invalid data found when processing input\); fetch the video again",
-        told[-1],
+        told.splitlines()[-1],
     ), told
-    assert all(line.startswith("samples ") for line in told[:-1]), told
+    assert not [word for word in ("torchcodec", ".cpp", "[hevc", "Traceback") if word in told], told

@@ -44,11 +44,11 @@ def slowly(tmp_path: Path, seconds: float) -> Path:
     return folder
 
 
-def real_spec(root: Path, cache_dir: Path, storage: Path, **optim) -> SearchSpec:
+def real_spec(root: Path, cache_dir: Path, storage: Path, samples: int = 160, **asha) -> SearchSpec:
     """One trial of a real policy, so small that it trains in seconds."""
     trial = tiny_trial(root, cache_dir, runtime__threads=1).to_dict()
     del trial["eval"]["at"]
-    trial["optim"] |= {"samples": 160, **optim}
+    trial["optim"] |= {"samples": samples}
     return SearchSpec.from_dict(
         {
             "study": "real",
@@ -56,7 +56,7 @@ def real_spec(root: Path, cache_dir: Path, storage: Path, **optim) -> SearchSpec
             "search": {"weighting.alpha": {"type": "float", "low": 0.0, "high": 2.0}},
             "warm_start": {"seed_baseline": {"weighting.alpha": 0.5}},
             "budget": {"trials": 1},
-            "asha": {"grace_samples": 40, "reduction_factor": 2},
+            "asha": {"grace_samples": 40, "reduction_factor": 2} | asha,
             "max_concurrent": 1,
             "tracking": {"enabled": False},
             "storage": str(storage),
@@ -102,7 +102,7 @@ def test_a_killed_node_costs_a_trial_nothing_but_time(generic_root, cache_dir, t
 @pytest.mark.usefixtures("one_ray")
 def test_killed_trials_go_on_however_often_as_long_as_they_advance(tmp_path, monkeypatch):
     """Ray alone would give a trial up after so many deaths, however far it came between them."""
-    monkeypatch.setattr("tune.tuner.RESTARTS", 0)
+    monkeypatch.setattr("tune.tuner.RESTARTS", 1)
     run_dir, killed = tmp_path / "run", []
 
     def kill_after_each_report(line: str) -> None:
@@ -163,7 +163,7 @@ sys.exit(0 if summary.state == "complete" else 1)
 
 
 def test_a_spot_notice_leaves_the_state_of_that_moment_and_the_study_goes_on_from_it(generic_root, cache_dir, tmp_path):
-    spec, run_dir = real_spec(generic_root, cache_dir, tmp_path, samples=2400), tmp_path / "run"
+    spec, run_dir = real_spec(generic_root, cache_dir, tmp_path, samples=4000, reduction_factor=100), tmp_path / "run"
     (tmp_path / "spec.yaml").write_text(spec.to_yaml())
     command = [sys.executable, "-c", DRIVER, str(tmp_path / "spec.yaml"), str(run_dir)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

@@ -177,3 +177,5 @@ def stopped_by_signals(brake: Brake) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if brake.is_asked and brake.reason is None:  # all trials ended while it was waited for
+            brake.pull()

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-import subprocess
+import subprocess  # nosec B404 # this same Python, with fixed arguments
 import sys
 from collections.abc import Sequence
 from multiprocessing import Pipe
@@ -25,7 +25,7 @@ class StageProcess:
     def __init__(self, spec: EnvSpec):
         self._pipe, theirs = Pipe()
         # Python's own ways to start a process would import the parent's main module, and torch with it
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # nosec B603 # as above
             [sys.executable, "-m", __name__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

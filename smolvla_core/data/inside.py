@@ -89,14 +89,13 @@ def refuse_paths_that_leave(root: Path) -> None:
     """
     try:
         info = json.loads((root / INFO_FILE).read_text(encoding="utf-8"))
-        numbers = NUMBERS if str(info.get("codebase_version")) == "v2.1" else NUMBERS_V3
         features = dict(info.get("features") or {})
     except (OSError, ValueError, AttributeError, TypeError):
         return  # what is no metadata at all is refused by who reads it
     for name in ("data_path", "video_path"):
         if info.get(name) is not None:
             try:
-                check_template(name, info[name], frozenset(), numbers)
+                check_template(name, info[name], frozenset(), NUMBERS | NUMBERS_V3)
             except DataError as error:
                 raise DataError(f"{root}/{error}; fetch the dataset again from where you trust it") from None
     for key in features:

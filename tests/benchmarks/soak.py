@@ -148,11 +148,21 @@ def _kill_at_random(cluster: Nodes, tally: Tally, seed: int, stop: threading.Eve
         if draw.random() < NODE_SHARE:
             cluster.kill(draw.choice(cluster.workers))
             tally.killed_nodes += 1
-            cluster.add()
+            _bring_back(cluster, stop)
             continue
         raylets = {raylet_of(node) for node in cluster.workers}
         running = [pid for pid in _process_ids() if parent_of(pid) in raylets and _runs_a_trial(pid)]
         tally.killed_trials += bool(running) and kill(draw.choice(running))
+
+
+def _bring_back(cluster: Nodes, stop: threading.Event) -> None:
+    """Add a node; on a busy machine Ray gives up waiting for one now and then."""
+    while not stop.is_set():
+        try:
+            cluster.add()
+            return
+        except Exception as error:  # noqa: BLE001 - Ray raises a bare one
+            print(f"a node did not come: {(str(error).splitlines() or ['?'])[0]}", flush=True)
 
 
 def _process_ids() -> list[int]:
