@@ -43,7 +43,7 @@ def load_yaml(text: str, where: str) -> Any:
         ConfigError: one line with the place of the mistake.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with one more number format
+        return yaml.load(text, Loader=_Loader)  # nosec B506 # a SafeLoader with one more number format
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -1,5 +1,6 @@
-"""Run the objective on a policy."""
+"""Run the objective on a policy; as a program, let it act: see ``smolvla_core.closed_loop.command``."""
 
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -245,3 +246,9 @@ def _noise_and_time(
     noise = [[evaluation_noise(seed, int(row), draw, *shape, maker.stride) for draw in draws] for row in rows]
     time = [[evaluation_time(seed, int(row), draw) for draw in draws] for row in rows]
     return np.array(noise, dtype=np.float32), np.array(time, dtype=np.float32)
+
+
+if __name__ == "__main__":
+    from smolvla_core.closed_loop.command import main
+
+    sys.exit(main())

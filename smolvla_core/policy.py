@@ -1,7 +1,7 @@
 """Build, load and widen SmolVLA policies. The only module that imports lerobot's SmolVLA."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import lru_cache
@@ -55,7 +55,8 @@ def build_policy(config: TrialConfig, interface: Interface, device: torch.device
     if config.policy.pretrained == TINY:
         policy = _with_random_weights(smolvla, config.policy.tiny.init_seed)
     else:
-        policy = _with_pretrained_weights(smolvla, config.policy.pretrained, interface)
+        name = config.policy.pretrained
+        policy = with_weights(smolvla, lambda: stored_weights(name, interface), name)
     width = state_dims(config.policy.max_state_dim, interface.state_width, smolvla.max_state_dim)
     if width > policy.config.max_state_dim:
         widen_state(policy, width)
@@ -199,9 +200,19 @@ def _with_random_weights(smolvla: SmolVLAConfig, seed: int) -> SmolVLAPolicy:
         return SmolVLAPolicy(smolvla)
 
 
-def _with_pretrained_weights(smolvla: SmolVLAConfig, name: str, interface: Interface) -> SmolVLAPolicy:
+def with_weights(smolvla: SmolVLAConfig, read: Callable[[], Mapping[str, Tensor]], name: str) -> SmolVLAPolicy:
+    """A policy with stored weights, in the precisions that it is trained in.
+
+    Args:
+        smolvla: its configuration.
+        read: gives the weights by parameter name.
+        name: of the policy, for messages.
+
+    Raises:
+        ConfigError: the weights cannot be read, or are not the policy's.
+    """
     try:
-        weights = stored_weights(name, interface)
+        weights = read()
         policy = _mapped(smolvla, weights)
         if policy is None:
             policy = _read_over_the_vlms(smolvla, weights)
@@ -289,7 +300,7 @@ def _refuse_missing_weights(policy: SmolVLAPolicy, stored: Iterable[str], name: 
 @lru_cache(maxsize=4)
 def _tokenizer(name: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name)  # nosec B615 # no code comes with it
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.pretrained: the tokenizer of its VLM, {name}, cannot be fetched ({first_line(error)}); "

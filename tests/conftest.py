@@ -15,7 +15,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 pytest_plugins = ["tests.core_fixtures", "tests.study_fixtures"]
 
-_ON_REQUEST = ("cluster",)
+_ON_REQUEST = ("cluster", "faults")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

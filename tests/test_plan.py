@@ -154,6 +154,10 @@ def test_the_finalists_are_in_the_plan():
         "    10,800 samples more",
         "  within the 5 hours: the search keeps time for them, at most half of it",
     ]
+    acting = {"closed_loop": {"instances": "301-320"}}
+    assert told(many, finalists={"k": 2, "seeds": 3}, **acting)[-1] == (
+        "  then each acts in garden: 240 episodes, 20 each"
+    )
     few = "\n".join(told(Facts(FACTS.dataset, {**FACTS.objective, "test_episodes": 2}), finalists={"k": 1, "seeds": 1}))
     assert "few: 2 test episodes can show a large gain only" in few
     assert "the best trial and point_0, point_1, with 1 seed each: 3 trainings" in few
@@ -252,6 +256,7 @@ def test_a_line_is_broken_between_a_value_and_the_next_key(tmp_path):
         ({"budget": {"trials": 3, "hours": 0.5}}, "in at most 0.5 hours", None),
         ({"tracking": {"enabled": False}}, "MLflow     off", "experiment"),
         ({}, "MLflow     mlflow.db beside the results, experiment eggs", None),
+        ({"tracking": {"uri": "http://ada:secret@host:5000"}}, "MLflow     http://***@host:5000", "secret"),
         ({}, "Warm starts: none, so that there is no baseline to measure a gain against", "never stopped"),
         ({"trial": {"policy": UNFROZEN}}, "its expert and VLM on", None),
         (

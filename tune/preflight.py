@@ -11,6 +11,7 @@ import numpy as np
 
 from smolvla_core.config import dotted_keys
 from smolvla_core.errors import ConfigError, UserError
+from tune.closed_loop_checks import refuse_environment, refuse_unsuited
 from tune.source import Path_, Source, SpecError
 from tune.space import make_space, to_trial_config, warm_starts
 from tune.spec import SearchSpec
@@ -53,6 +54,8 @@ def preflight(spec: SearchSpec, source: Source | None = None) -> Facts:
         UserError: at the first mistake; nothing was started or written but caches.
     """
     try:
+        if spec.closed_loop is not None:
+            refuse_environment(spec.closed_loop)
         check_data(spec)
         # importing torch and lerobot takes seconds; a wrong path is answered before
         from smolvla_core.cache.plan import plan_cache
@@ -70,6 +73,8 @@ def preflight(spec: SearchSpec, source: Source | None = None) -> Facts:
             kept = [cache for cache in caches if cache]
             largest = max(kept, key=lambda cache: (cache.kind == "embeddings", cache.bytes), default=None)
             objective = describe_objective(first)
+            if spec.closed_loop is not None:
+                refuse_unsuited(spec.closed_loop, inputs.interface, [first, *others])
             if spec.finalists is not None:
                 _refuse_too_few(objective["test_episodes"])
                 resolve(first.with_values({"eval.test": True}))

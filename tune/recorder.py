@@ -15,7 +15,7 @@ from tune.remote import join
 from tune.retention import Retention
 from tune.searcher import FAILURE
 from tune.tracking import Tracker
-from tune.trainable import CURVE, EPISODES, TRACEBACK
+from tune.trainable import CURVE, DISK_FULL, EPISODES, TRACEBACK
 
 HOPELESS_AFTER = 3
 """Trials that fail before any has reported, after which the search is given up."""
@@ -106,14 +106,20 @@ class Recorder(Callback):
         self._records.start_trial(number, name, params, config)
         self._tracker.start_trial(number, name, params, config)
         self._running[number] = {"ray.trial_id": trial.trial_id}
+        self._brake.notice.started(number)
         self._events.started(number, name, params, samples)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Record a report."""
         number = self._searcher.number(trial.trial_id)
+        if result.get(DISK_FULL):  # no trial's fault: all that run can be continued
+            self._brake.pull(f"the disk is full: {result[FAILURE]}")
+            return
         path = checkpoint_place(trial, result, self._storage)
         if path:
             self._saved[number] = self._records.relative(path)
+            self._brake.notice.saved(number)
+            trial.run_metadata.num_failures = 0  # Ray gives up after so many in all, however far it came between
         report = Result(
             metrics=numbers(result),
             curve=tuple(numbers(point) for point in result.get(CURVE, ())),
@@ -136,7 +142,8 @@ class Recorder(Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Record how it ended; one that the brake ended stays open, so that it can be continued."""
         number = self._searcher.number(trial.trial_id)
-        if self._brake.reason is not None and not (trial.last_result or {}).get("done"):
+        last = trial.last_result or {}
+        if self._brake.reason is not None and (last.get(DISK_FULL) or not last.get("done")):
             return
         cut = self._scheduler.cuts.get(number)
         reason = f"{cut.value:.5g} at {cut.rung:,} samples, the cut-off is {cut.cutoff:.5g}" if cut else None
@@ -163,8 +170,9 @@ class Recorder(Callback):
         tags = self._running.pop(number, None)
         if tags is None:
             return
-        self._tracker.end_trial(number, state, reason, tags)
+        self._brake.notice.ended(number)
         self._records.end_trial(number, state, reason)
+        self._tracker.end_trial(number, state, reason, tags)
         self._retention.ended(number, state, self._saved.pop(number, None))
         self._events.ended(number, state, reason)
         if state == "failed" and not self._any_report:

@@ -4,6 +4,7 @@
     trials/007/results.jsonl   one line a report
     trials/007/error.txt       the traceback of one that failed
     trials/007/outcome.json    how it ended; absent while it runs
+    trials/007/closed_loop/    what evaluators said of it (tune.closed_loop)
     finalists/...              the same of the finalists' runs
     sessions.jsonl             one line each time the study is started: when, and by which versions
 
@@ -13,13 +14,14 @@ a line that was cut off is dropped.
 
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from smolvla_core.errors import DataError
+from tune.clock import StudyClock, clock_of
+from tune.closed_loop import Achieved, achieved
 
 TRIALS, FINALISTS = "trials", "finalists"
 SESSIONS = "sessions.jsonl"
@@ -83,7 +85,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """All that is known of a trial."""
+    """All that is known of a trial; ``achieved`` is what came of it when it acted, by evaluator."""
 
     number: int
     name: str | None
@@ -92,6 +94,7 @@ class TrialRecord:
     started: float
     results: tuple[Result, ...] = ()
     outcome: Outcome | None = None
+    achieved: tuple[Achieved, ...] = ()
 
     def values(self, metric: str) -> dict[int, float]:
         """Samples seen -> the metric there, in the order of the reports."""
@@ -118,7 +121,8 @@ class Records:
             how many times it has been, this one included.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        document = {"time": time.time(), "pid": os.getpid(), "code": dict(code), "resources": dict(resources)}
+        self._clock.not_before(max((*(session.time for session in self.sessions()), *self._event_times()), default=0.0))
+        document = {"time": self._clock.now(), "pid": os.getpid(), "code": dict(code), "resources": dict(resources)}
         _append(self.run_dir / SESSIONS, document)
         return len(self.sessions())
 
@@ -130,10 +134,7 @@ class Records:
     def seconds_used(self) -> float:
         """How long the study's sessions lasted so far, each up to its last record of either kind."""
         starts = [session.time for session in self.sessions()]
-        every = [trial for kind in (TRIALS, FINALISTS) for trial in Records(self.run_dir, kind).trials()]
-        events = sorted(
-            t for trial in every for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
-        )
+        events = self._event_times()
         total = 0.0
         for begin, end in zip(starts, [*starts[1:], float("inf")], strict=False):
             total += max((t - begin for t in events if begin <= t < end), default=0.0)
@@ -141,13 +142,13 @@ class Records:
 
     def start_trial(self, number: int, name: str | None, params: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Record a trial; one that is continued keeps its record."""
-        folder = self._folder(number)
+        folder = self.folder(number)
         if (folder / "params.json").is_file():
             return
         folder.mkdir(parents=True, exist_ok=True)
         for stale in ("results.jsonl", "outcome.json"):  # of one under this number that never came to start
             (folder / stale).unlink(missing_ok=True)
-        document = {"number": number, "name": name, "params": params, "config": config, "time": time.time()}
+        document = {"number": number, "name": name, "params": params, "config": config, "time": self._clock.now()}
         _write(folder / "params.json", document)
 
     def add_result(self, number: int, result: Result) -> bool:
@@ -156,16 +157,16 @@ class Records:
             return False
         self._reported[number] = result.samples_seen
         document = {key: value for key, value in vars(result).items() if value not in (None, False, ())}
-        _append(self._folder(number) / "results.jsonl", document | {"time": time.time()})
+        _append(self.folder(number) / "results.jsonl", document | {"time": self._clock.now()})
         return True
 
     def end_trial(self, number: int, state: str, reason: str | None) -> None:
         """Record how a trial ended. One that was never started is not listed for it."""
-        _write(self._folder(number) / "outcome.json", {"state": state, "reason": reason, "time": time.time()})
+        _write(self.folder(number) / "outcome.json", {"state": state, "reason": reason, "time": self._clock.now()})
 
     def keep_traceback(self, number: int, text: str) -> None:
         """Keep what a failed trial's process last said, in ``error.txt``."""
-        path = self._folder(number) / "error.txt"
+        path = self.folder(number) / "error.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
@@ -190,11 +191,23 @@ class Records:
         place, root = Path(path).resolve(), self.run_dir.resolve()
         return str(place.relative_to(root)) if place.is_relative_to(root) else path
 
-    def _folder(self, number: int) -> Path:
+    @property
+    def _clock(self) -> StudyClock:
+        return clock_of(self.run_dir.absolute())
+
+    def _event_times(self) -> list[float]:
+        """When anything was recorded, of either kind."""
+        every = [trial for kind in (TRIALS, FINALISTS) for trial in Records(self.run_dir, kind).trials()]
+        return sorted(
+            t for trial in every for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
+        )
+
+    def folder(self, number: int) -> Path:
+        """Where a trial's record is."""
         return self.run_dir / self.kind / f"{number:03d}"
 
     def _last_samples(self, number: int) -> int:
-        lines = _lines(self._folder(number) / "results.jsonl")
+        lines = _lines(self.folder(number) / "results.jsonl")
         return max((int(line["metrics"].get("samples_seen", 0)) for line in lines), default=0)
 
     def _trial(self, folder: Path) -> TrialRecord:
@@ -204,7 +217,8 @@ class Records:
         results = tuple(
             Result(**{**line, "curve": tuple(line.get("curve", ()))}) for line in _lines(folder / "results.jsonl")
         )
-        return TrialRecord(head["number"], head["name"], head["params"], head["config"], head["time"], results, outcome)
+        number, name, started = head["number"], head["name"], head["time"]
+        return TrialRecord(number, name, head["params"], head["config"], started, results, outcome, achieved(folder))
 
 
 def _end_of(trial: TrialRecord) -> float:

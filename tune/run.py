@@ -121,10 +121,11 @@ def _run(spec: SearchSpec, folder: Path, yaml_text: str, facts: "Facts", resume:
     from tune.mirror import home_of
     from tune.report import closing_lines
     from tune.study import Study
-    from tune.tracking import viewing_command
+    from tune.tracking import viewing_command, viewing_page
 
     summary = Study(spec, folder, yaml_text, facts.dataset, facts.objective).run(resume)
-    _print(closing_lines(summary, viewing_command(spec.tracking.uri, folder, spec.tracking.enabled)))
+    where = spec.tracking.uri, folder, spec.tracking.enabled
+    _print(closing_lines(summary, viewing_command(*where), viewing_page(*where)))
     home = home_of(spec, folder)
     if home is not None:
         _print([f"Kept at         {home}"])

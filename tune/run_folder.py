@@ -13,9 +13,10 @@ from smolvla_core.errors import ConfigError
 from tune.fitted_frames import with_stored
 from tune.remote import Folder, join
 from tune.spec import SearchSpec, is_uri
+from tune.tracking.mlflow_store import BLOT, PASSWORD, USERNAME, is_server, mask
 
 GIVEN, RESOLVED, DATASET, OBJECTIVE = "study.yaml", "study.resolved.yaml", "dataset.json", "objective.json"
-MAY_DIFFER = ("budget", "finalists", "resources", "max_concurrent")
+MAY_DIFFER = ("budget", "finalists", "closed_loop", "resources", "max_concurrent")
 """Sections that may change when a study is resumed."""
 
 _TIME = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?")
@@ -44,10 +45,13 @@ def write_specification(
     dataset: Mapping[str, Any] | None = None,
     objective: Mapping[str, Any] | None = None,
 ) -> None:
-    """Keep the YAML as given, and as resolved, what identifies the data, and what the objective is measured on."""
+    """Keep the YAML as given, and as resolved, what identifies the data, and what the objective is measured on.
+
+    Names and passwords in addresses are blotted out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / GIVEN, yaml_text)
-    write_whole(folder / RESOLVED, spec.to_yaml())
+    write_whole(folder / GIVEN, mask(yaml_text))
+    write_whole(folder / RESOLVED, _without_password(spec).to_yaml())
     for name, facts in ((DATASET, dataset), (OBJECTIVE, objective)):
         if facts is not None:
             write_whole(folder / name, json.dumps(dict(facts), indent=2) + "\n")
@@ -59,10 +63,9 @@ def refuse_other_data(folder: Path, dataset: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: the digest differs.
     """
-    file = folder / DATASET
-    if not file.is_file():
+    stored = stored_dataset(folder)
+    if stored is None:
         return
-    stored = json.loads(file.read_text(encoding="utf-8"))
     for before, now in zip(_each(stored), _each(dataset), strict=True):
         if before["digest"] != now["digest"]:
             raise ConfigError(
@@ -89,7 +92,11 @@ def find_folder(spec: SearchSpec) -> Path:
         ConfigError: there is none.
     """
     home = spec.storage if spec.is_remote else _home(spec)
-    names = _remote_studies(home) if spec.is_remote else (file.parent.name for file in Path(home).glob(f"*/{RESOLVED}"))
+    names = (
+        _remote_studies(str(home))
+        if spec.is_remote
+        else (file.parent.name for file in Path(home).glob(f"*/{RESOLVED}"))
+    )
     found = [(age, name) for name in names if (age := _age(name, spec.study))]
     if not found:
         raise ConfigError(f"--resume: {home} holds no run of the study '{spec.study}'; leave --resume out to start one")
@@ -143,6 +150,12 @@ def stored_spec(folder: Path, asked_by: str = "--resume") -> SearchSpec:
         ) from None
 
 
+def stored_dataset(folder: Path) -> dict[str, Any] | None:
+    """What identifies the data that a study was started with; None where it was not kept."""
+    file = folder / DATASET
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
 def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchSpec:
     """What a resumed study goes on with: the stored specification, with the budget and resources given now.
 
@@ -156,8 +169,10 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
     """
     stored = stored_spec(folder)
     values = stored.to_dict()
-    if given is not None:
-        now = with_stored(values, given.to_dict())
+    if given is None:
+        values["tracking"] |= {"uri": _with_password(stored.tracking.uri, folder)}
+    else:
+        now = with_stored(values, _without_password(given).to_dict())
         for section in values:
             if section not in MAY_DIFFER and values[section] != now[section]:
                 place, before, after = next(_differences(values[section], now[section], section))
@@ -166,10 +181,34 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
                     "put it back, or leave --resume out to start a new study"
                 )
         values |= {section: now[section] for section in MAY_DIFFER}
+        values["tracking"] = given.to_dict()["tracking"]
     # a study that was extended has more trials than its YAML says
     trials = max(values["budget"]["trials"], stored.budget.trials) + extend
     values["budget"] = {**values["budget"], "trials": trials}
     return SearchSpec.from_dict(values)
+
+
+def _without_password(spec: SearchSpec) -> SearchSpec:
+    uri = spec.tracking.uri
+    if uri is None:
+        return spec
+    return spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": mask(uri)})})
+
+
+def _with_password(uri: str | None, folder: Path) -> str | None:
+    """The address of a study's tracking server, whose password stands in the environment.
+
+    Raises:
+        ConfigError: it had one in its address, which is not kept.
+    """
+    if uri is None or BLOT not in uri:
+        return uri
+    if is_server(uri) and USERNAME in os.environ:
+        return uri.replace(BLOT, "")
+    raise ConfigError(
+        f"--resume: the password of tracking.uri ({uri}) is not kept in {folder}; give the search's YAML beside it, "
+        f"or for a server {USERNAME} and {PASSWORD} in the environment"
+    )
 
 
 def _differences(old: Any, new: Any, place: str) -> Iterator[tuple[str, str, str]]:

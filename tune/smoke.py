@@ -130,6 +130,7 @@ def smoke_spec(spec: SearchSpec) -> SearchSpec:
         "budget": {"trials": len(points)},
         "asha": {"grace_samples": largest, "reduction_factor": max(2.0, spec.asha.reduction_factor)},
         "finalists": None,
+        "closed_loop": None,
         "resources": {"cpus": 1},
         "max_concurrent": None,
         "tracking": {"enabled": spec.tracking.enabled, "uri": None},

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from smolvla_core.closed_loop.environment import AT_ONCE, GARDEN, SMALL_PICTURES, EnvSpec, parse_instances
 from smolvla_core.config import OptimConfig, Section
 from smolvla_core.config_errors import suggest
 from smolvla_core.config_values import parse_assignments
@@ -32,6 +33,7 @@ __all__ = [
     "OBJECTIVE",
     "Asha",
     "Budget",
+    "ClosedLoop",
     "Finalists",
     "CategoricalParam",
     "FloatParam",
@@ -103,6 +105,52 @@ class Finalists(Section):
     """Trainings of each, with seeds that the search has not used."""
 
 
+class ClosedLoop(Section):
+    """What the finalists act in once they are trained, and on which instances; see ``smolvla_core.closed_loop``."""
+
+    env: str = GARDEN
+    """``garden``, or an environment of one's own as ``package.module:factory``."""
+    task: str | None = None
+    """Of the environment's. None: its own."""
+    instances: str = Field(default="301-340", examples=["301-340"])
+    picture_size: int | None = Field(default=SMALL_PICTURES, ge=16)
+    """Pixels to a side of all cameras. None: BEHAVIOR's 720 and 480."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """The longest an episode lasts. None: the environment's own."""
+    n_action_steps: int | None = Field(default=None, ge=1)
+    """Actions of a chunk that are done before the policy is asked again. None: the policy's own."""
+    instruction: str | None = None
+    """What the policy is told. None: what it was told in training, where that is one."""
+    at_once: int = Field(default=AT_ONCE, ge=1)
+    """Environments side by side."""
+    jobs: int = Field(default=1, ge=1)
+    """Processes that step them."""
+
+    @field_validator("instances", mode="before")
+    @classmethod
+    def _as_text(cls, instances: Any) -> Any:
+        return ",".join(map(str, instances)) if isinstance(instances, list | tuple) else str(instances)
+
+    @field_validator("instances")
+    @classmethod
+    def _numbers(cls, instances: str) -> str:
+        try:
+            parse_instances(instances)
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("instances: ")) from None
+        return instances
+
+    @property
+    def environment(self) -> EnvSpec:
+        """What is acted in."""
+        return EnvSpec(self.env, self.picture_size, True, self.max_seconds, self.task)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of the instances."""
+        return parse_instances(self.instances)
+
+
 class Resources(Section):
     """What one trial takes. ``cost_per_hour`` is its price, for the plan's estimate."""
 
@@ -162,6 +210,8 @@ class SearchSpec(Section):
     asha: Asha = Field(examples=["{grace_samples: 16_000, reduction_factor: 3}"])
     finalists: Finalists | None = Field(default=None, examples=["{k: 2, seeds: 3}"])
     """None: nobody is, and nothing is scored on the test episodes."""
+    closed_loop: ClosedLoop | None = Field(default=None, examples=["{env: garden, instances: 301-340}"])
+    """What the finalists act in, once they are trained. None: in nothing."""
     resources: Resources = Field(default=Resources(), examples=["{gpus: 1, cpus: 4}"])
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once. None: as many as the resources allow."""

@@ -143,6 +143,11 @@ def _budget(spec: SearchSpec) -> None:
 
 
 def _finalists(spec: SearchSpec) -> None:
+    if spec.closed_loop is not None and spec.finalists is None:
+        raise SpecError(
+            ("closed_loop",),
+            "is what the finalists act in, and the search has none; add e.g. finalists: {k: 2, seeds: 3}, or remove it",
+        )
     if spec.finalists is not None and base_values(spec)["data.test_fraction"] == 0:
         raise SpecError(
             ("finalists",),

@@ -115,7 +115,13 @@ def _siblings(loc: Path_, model: type[BaseModel]) -> list[str]:
     if loc[0] == "search":
         return list(PARAMS[str(loc[2])].model_fields)
     annotation = model.model_fields[str(loc[0])].annotation
-    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+    # a section that may be left out is a union with None
+    sections = [
+        each
+        for each in (annotation, *getattr(annotation, "__args__", ()))
+        if isinstance(each, type) and issubclass(each, BaseModel)
+    ]
+    return list(sections[0].model_fields) if sections else []
 
 
 def _example(loc: Path_, model: type[BaseModel]) -> str:

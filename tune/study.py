@@ -14,10 +14,11 @@ from ray.tune import Callback
 from tune import driver
 from tune.asha import RungScheduler
 from tune.capacity import concurrency
+from tune.closed_loop_runs import let_act
 from tune.console import Say, say_line
 from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
 from tune.fixed_runs import FixedRuns
-from tune.live import make_events
+from tune.live import Shown, make_events
 from tune.mirror import mirrored
 from tune.nodes import check_nodes
 from tune.packing import resources_of
@@ -100,10 +101,12 @@ class Study:
         used = records.seconds_used()
         session = records.start_session(code_versions(), {"cpus": resources.cpus, "gpus": resources.gpus})
         settle(records, self.spec)
-        tracker = self._open_tracker(resume)
+        tracker = self._open_tracker(records, resume)
         hours = self.spec.budget.hours
         brake = Brake(
-            None if hours is None else hours * 3600 - used, lambda: kept_seconds(self.spec, self.run_dir, limit)
+            None if hours is None else hours * 3600 - used,
+            lambda: kept_seconds(self.spec, self.run_dir, limit),
+            self.say,
         )
         try:
             self._search(records, tracker, brake, resources, limit, f"session_{session:03d}", copying)
@@ -127,7 +130,7 @@ class Study:
         remaining = spec.budget.trials - sum(trial.outcome is not None for trial in recorded)
         if remaining <= 0:
             return
-        events = make_events(self.say, spec, recorded, lambda: brake.reason)
+        events = make_events(self.say, Shown.search(spec), recorded, lambda: brake.reason)
         searcher = self._searcher(recorded)
         scheduler = self._scheduler(searcher, recorded)
         recorder = Recorder(
@@ -188,8 +191,11 @@ class Study:
             shared=SHARED,
             copying=copying,
         )
-        after = Brake(brake.left)
+        after = Brake(brake.left, say=self.say)
         run_finalists(runs, records.trials(), session=session, limit=limit, brake=after)
+        if self.spec.closed_loop is not None:
+            with stopped_by_signals(after):
+                let_act(self.spec.closed_loop, runs.records, tracker, self.say, after)
         return after if after.reason is not None else brake
 
     def _searcher(self, recorded: Sequence[TrialRecord]) -> RungSearch:
@@ -229,10 +235,12 @@ class Study:
         scheduler.preload((number, samples, value) for _, number, samples, value in arrived)
         return scheduler
 
-    def _open_tracker(self, resume: bool) -> Tracker:
+    def _open_tracker(self, records: Records, resume: bool) -> Tracker:
         spec = self.spec
         tracker = make_tracker(spec.tracking.uri, spec.experiment, self.run_dir, spec.tracking.enabled)
         tracker.start_study(self.run_dir, spec.to_dict(), self.yaml_text, self.dataset, resume)
+        for trial in records.trials() if resume else ():
+            tracker.recall_trial(trial.number, trial.name, trial)
         return tracker
 
     def _summary(self, records: Records, state: str, reason: str | None) -> Summary:

@@ -41,7 +41,7 @@ def write_results(summary: Summary, run_dir: Path, records: Records) -> tuple[Su
     if best is not None:
         write_whole(run_dir / BEST_CONFIG, TrialConfig.from_dict(best.config).to_yaml())
         summary = replace(summary, config=str(run_dir / BEST_CONFIG))
-        if _export(best, records, run_dir / BEST_POLICY):
+        if write_policy(best, records, run_dir / BEST_POLICY):
             summary = replace(summary, checkpoint=str(run_dir / BEST_POLICY))
     _write_tables(summary, run_dir, trials)
     try:
@@ -91,7 +91,7 @@ def _json(summary: Summary) -> str:
     return json.dumps(summary.to_dict(), indent=2) + "\n"
 
 
-def _export(trial: TrialRecord, records: Records, out: Path) -> bool:
+def write_policy(trial: TrialRecord, records: Records, out: Path) -> bool:
     """Write a trial's last state as a LeRobot policy; False, and nothing there, where it left no such state."""
     if trial.checkpoint is not None:
         from ray import tune as ray_tune

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.data.behavior.layout import ACTION_WIDTH, FPS
+from smolvla_core.data.behavior.release import Recording, Skill
 from smolvla_core.data.synthetic.scene import EGG_HEIGHT_M, Scene, to_robot, to_world
 from smolvla_core.data.synthetic.state import Body, proprioception
 
@@ -43,17 +44,6 @@ _BASE_SHARE, _BASE_SHARE_PER_S = 0.25, 0.45
 """How much of the way the base goes itself, and the most a second, so that it keeps R1Pro's limits."""
 _TRUNK_STAND = np.array([0.2, -0.5, -0.3, 0.0])
 _TRUNK_LEAN = np.array([0.5, -1.0, -0.6, 0.0])
-
-
-@dataclass(frozen=True)
-class Skill:
-    """An annotated part of an episode: frames ``start`` up to ``stop``, not included."""
-
-    description: str
-    objects: tuple[str, ...]
-    manipulating: str
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +97,30 @@ def perform(scene: Scene, frames: int, rng: np.random.Generator) -> Motion:
         openings=openings,
         eggs=_egg_path(scene, times, base[done], hands[done], frames),
         skills=_skills(times, frames),
+    )
+
+
+def recording(scene: Scene, motion: Motion) -> Recording:
+    """An episode as it is written."""
+    frames = len(motion.state)
+    eggs = motion.eggs.reshape(frames, -1)
+    still = np.tile(np.concatenate([scene.basket, scene.tree]), (frames, 1))
+    hands = np.concatenate([motion.hands, np.tile([0.0, 0.0, 0.0, 1.0], (frames, 2, 1))], axis=2)
+    head = np.tile([0.1, 0.0, 1.5, 0.0, 0.0, 0.0, 1.0], (frames, 1))
+    return Recording(
+        state=motion.state,
+        action=motion.action,
+        cam_rel_poses=np.concatenate([head, hands.reshape(frames, -1)], axis=1).astype(np.float32),
+        task_info=np.concatenate([eggs, still], axis=1).astype(np.float32),
+        base=motion.base,
+        hands=motion.hands,
+        skills=motion.skills,
+        scene="scripted_garden",
+        objects={
+            "wicker_basket_88": scene.basket.tolist(),
+            "tree_92": scene.tree.tolist(),
+            **{f"easter_egg_{89 + i}": place.tolist() for i, place in enumerate(scene.eggs)},
+        },
     )
 
 

@@ -5,27 +5,23 @@ road as the downloaded demonstrations (`smolvla_core.data.behavior` imports both
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
 from smolvla_core.command import FAILED, OK, Parser, answer
-from smolvla_core.data.behavior import layout
-from smolvla_core.data.synthetic import metadata
-from smolvla_core.data.synthetic.motion import Motion, perform
+from smolvla_core.data.behavior import layout, release
+from smolvla_core.data.inside import INFO_FILE
+from smolvla_core.data.synthetic.motion import Motion, perform, recording
 from smolvla_core.data.synthetic.pictures import film, picture_sizes
 from smolvla_core.data.synthetic.scene import MAX_EGGS, Scene, draw_scene
 from smolvla_core.data.video_files import write_hevc
@@ -77,22 +73,20 @@ def write_synthetic(
                 scene = draw_scene(rng, eggs=int(np.clip(seconds // SECONDS_PER_EGG, 1, MAX_EGGS)))
                 motion = perform(scene, frames, rng)
                 number = layout.episode_number(task, ordinal)
-                table = metadata.columns(scene, motion, number, task, index)
-                _write_table(layout.episode_file(folder, layout.DATA_PATH, number), table)
+                recorded = recording(scene, motion)
+                table = release.columns(recorded, number, task, index)
+                release.write_table(layout.episode_file(folder, layout.DATA_PATH, number), table)
                 _write_videos(folder, number, scene, motion, size, seed, depth_and_seg)
                 for path, value in (
-                    (layout.ANNOTATION_PATH, metadata.annotation(motion, task)),
-                    (layout.METAINFO_PATH, metadata.metainfo(scene, motion, task)),
+                    (layout.ANNOTATION_PATH, release.annotation(recorded, task)),
+                    (layout.METAINFO_PATH, release.metainfo(recorded, task)),
                 ):
-                    _write_json(layout.episode_file(folder, path, number), value)
-                rows.append(metadata.listing(number, task, frames, motion))
-                stats.append({"episode_index": number, "stats": metadata.stats(table)})
+                    release.write_json(layout.episode_file(folder, path, number), value)
+                rows.append(release.listing(number, task, frames, recorded))
+                stats.append({"episode_index": number, "stats": release.stats(table)})
                 index += frames
-        listed = metadata.all_listed(rows, task)
-        _write_jsonl(folder / layout.TASKS_FILE, metadata.tasks())
-        _write_jsonl(folder / layout.EPISODES_FILE, listed)
-        _write_jsonl(folder / layout.STATS_FILE, stats)
-        _write_json(folder / layout.INFO_FILE, metadata.info(listed, size))
+        release.write_meta(folder, rows, stats, task)
+        release.write_json(folder / INFO_FILE, release.info(rows, task, picture_sizes(size)))
 
 
 @contextmanager
@@ -128,15 +122,6 @@ def _check(out: Path, episodes: int, seconds: float, size: int, seed: int, task:
         raise DataError(f"--task is {task}; it must be 0 to {max(layout.TASKS)} ({layout.EASTER_EGGS}: Easter eggs)")
 
 
-def _write_table(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
-    arrays = {
-        key: pa.array(values) if values.ndim == 1 else pa.array(list(values), type=pa.list_(pa.float32()))
-        for key, values in columns.items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(arrays), path)
-
-
 def _write_videos(
     out: Path, number: int, scene: Scene, motion: Motion, size: int, seed: int, depth_and_seg: bool
 ) -> None:
@@ -144,17 +129,7 @@ def _write_videos(
         for camera, pixels in picture_sizes(size).items():
             path = layout.episode_file(out, layout.VIDEO_PATH, number, key=layout.video_key(modality, camera))
             pictures = film(scene, motion, camera, modality, pixels, seed)
-            write_hevc(path, pictures, layout.FPS, metadata.pix_fmt(modality))
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=4), encoding="utf-8")
-
-
-def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            write_hevc(path, pictures, layout.FPS, release.pix_fmt(modality))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,40 +1,71 @@
-"""The scripted dataset's columns and metadata, in the words of the 2025 challenge's files.
+"""An episode's files in the layout of the 2025 challenge: columns, annotations and metadata, to be written.
 
 Source: the dataset card of ``behavior-1k/2025-challenge-demos``; its quirks are kept, since the
-importer is to be tried on them.
+importer is to be tried on them. T frames.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from smolvla_core.data.behavior import layout
-from smolvla_core.data.synthetic.motion import Motion
-from smolvla_core.data.synthetic.pictures import picture_sizes
-from smolvla_core.data.synthetic.scene import Scene
 
 FULL_LENGTH = 7619
 """Frames of an episode that is listed only: the mean of task 6."""
 
 
-def columns(scene: Scene, motion: Motion, number: int, task: int, index: int) -> dict[str, NDArray[Any]]:
+@dataclass(frozen=True)
+class Skill:
+    """An annotated part of an episode: frames ``start`` up to ``stop``, not included."""
+
+    description: str
+    objects: tuple[str, ...]
+    manipulating: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is known of one episode beside its pictures."""
+
+    state: NDArray[np.float32]
+    """(T, 256), the 2025 release's layout."""
+    action: NDArray[np.float32]
+    """(T, 23)."""
+    cam_rel_poses: NDArray[np.float32]
+    """(T, 21)."""
+    task_info: NDArray[np.float32]
+    """(T, any)."""
+    base: NDArray[np.floating]
+    """(T, 2 or more) x, y of the base in the world."""
+    hands: NDArray[np.floating]
+    """(T, 2, 3) left and right."""
+    skills: tuple[Skill, ...]
+    scene: str
+    objects: Mapping[str, Sequence[float]]
+    """Where each object was at the start, by its name."""
+
+
+def columns(recording: Recording, number: int, task: int, index: int) -> dict[str, NDArray[Any]]:
     """An episode's parquet columns, (T,) or (T, D); ``index`` is its first row's. There is no ``frame_index``."""
-    frames = len(motion.state)
-    eggs = motion.eggs.reshape(frames, -1)
-    still = np.tile(np.concatenate([scene.basket, scene.tree]), (frames, 1))
-    hands = np.concatenate([motion.hands, np.tile([0.0, 0.0, 0.0, 1.0], (frames, 2, 1))], axis=2)
-    head = np.tile([0.1, 0.0, 1.5, 0.0, 0.0, 0.0, 1.0], (frames, 1))
+    frames = len(recording.state)
     return {
         "index": np.arange(index, index + frames, dtype=np.int64),
         "episode_index": np.full(frames, number, dtype=np.int64),
         "task_index": np.full(frames, task, dtype=np.int64),
         "timestamp": np.arange(frames, dtype=np.float64) / layout.FPS,
-        layout.STATE: motion.state,
-        "observation.cam_rel_poses": np.concatenate([head, hands.reshape(frames, -1)], axis=1).astype(np.float32),
-        layout.ACTION: motion.action,
-        "observation.task_info": np.concatenate([eggs, still], axis=1).astype(np.float32),
+        layout.STATE: recording.state,
+        "observation.cam_rel_poses": recording.cam_rel_poses,
+        layout.ACTION: recording.action,
+        "observation.task_info": recording.task_info,
     }
 
 
@@ -43,9 +74,9 @@ def pix_fmt(modality: str) -> str:
     return {"rgb": "yuv420p", "depth": "yuv420p", "seg_instance_id": "yuv444p"}[modality]
 
 
-def annotation(motion: Motion, task: int) -> dict[str, Any]:
+def annotation(recording: Recording, task: int) -> dict[str, Any]:
     """An episode's skills, as people have annotated the demonstrations."""
-    frames = len(motion.state)
+    frames = len(recording.state)
     skills = [
         {
             "skill_idx": i,
@@ -59,7 +90,7 @@ def annotation(motion: Motion, task: int) -> dict[str, Any]:
             "mp_ef": [],
             "skill_type": ["navigation" if skill.description == "move to" else "uncoordinated"],
         }
-        for i, skill in enumerate(motion.skills)
+        for i, skill in enumerate(recording.skills)
     ]
     primitives = [
         {
@@ -72,7 +103,7 @@ def annotation(motion: Motion, task: int) -> dict[str, Any]:
         }
         for i, skill in enumerate(skills)
     ]
-    first, last = motion.skills[0].start, motion.skills[-1].stop
+    first, last = recording.skills[0].start, recording.skills[-1].stop
     return {
         "task_name": layout.TASKS[task],
         "data_folder": "",
@@ -82,25 +113,21 @@ def annotation(motion: Motion, task: int) -> dict[str, Any]:
     }
 
 
-def metainfo(scene: Scene, motion: Motion, task: int) -> dict[str, Any]:
+def metainfo(recording: Recording, task: int) -> dict[str, Any]:
     """What was where at an episode's start."""
     return {
         "task_name": layout.TASKS[task],
         "robot_type": "R1Pro",
-        "scene": "scripted_garden",
-        "n_steps": len(motion.state),
-        "object_positions": {
-            "wicker_basket_88": scene.basket.tolist(),
-            "tree_92": scene.tree.tolist(),
-            **{f"easter_egg_{89 + i}": place.tolist() for i, place in enumerate(scene.eggs)},
-        },
+        "scene": recording.scene,
+        "n_steps": len(recording.state),
+        "object_positions": {name: list(place) for name, place in recording.objects.items()},
     }
 
 
-def listing(number: int, task: int, frames: int, motion: Motion | None) -> dict[str, Any]:
-    """One line of episodes.jsonl; ``motion`` None for an episode that is not on disk."""
-    base = np.zeros((2, 3)) if motion is None else motion.base
-    hands = np.zeros((2, 2, 3)) if motion is None else motion.hands
+def listing(number: int, task: int, frames: int, recording: Recording | None) -> dict[str, Any]:
+    """One line of episodes.jsonl; ``recording`` None for an episode that is not on disk."""
+    base = np.zeros((2, 3)) if recording is None else recording.base
+    hands = np.zeros((2, 2, 3)) if recording is None else recording.hands
     travelled = np.linalg.norm(np.diff(hands, axis=0), axis=2).sum(axis=0)
     return {
         "episode_index": number,
@@ -135,8 +162,15 @@ def all_listed(written: Sequence[Mapping[str, Any]], task: int) -> list[Mapping[
     return listed
 
 
-def info(listed: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
-    """``info.json``: of the whole release, without ``total_chunks``."""
+def info(rows: Sequence[Mapping[str, Any]], task: int, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """``info.json``: of the whole release, without ``total_chunks``.
+
+    Args:
+        rows: `listing` of each episode on disk.
+        task: the one they are of.
+        sizes: pixels to a side, by camera.
+    """
+    listed = all_listed(rows, task)
     return {
         "codebase_version": "v2.1",
         "robot_type": "R1Pro",
@@ -151,7 +185,7 @@ def info(listed: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
         "video_path": layout.VIDEO_PATH,
         "metainfo_path": layout.METAINFO_PATH,
         "annotation_path": layout.ANNOTATION_PATH,
-        "features": _features(size),
+        "features": _features(sizes),
     }
 
 
@@ -160,7 +194,7 @@ def tasks() -> list[dict[str, Any]]:
     return [{"task_index": i, "task_name": name, "task": layout.instruction(i)} for i, name in layout.TASKS.items()]
 
 
-def _features(size: int) -> dict[str, Any]:
+def _features(sizes: Mapping[str, int]) -> dict[str, Any]:
     def vector(width: int | None) -> dict[str, Any]:
         return {"dtype": "float32", "shape": [width], "names": None, "fps": float(layout.FPS)}
 
@@ -184,7 +218,7 @@ def _features(size: int) -> dict[str, Any]:
             },
         }
         for modality in layout.MODALITIES
-        for camera, pixels in picture_sizes(size).items()
+        for camera, pixels in sizes.items()
     }
     return videos | {
         layout.ACTION: vector(layout.ACTION_WIDTH),
@@ -195,3 +229,39 @@ def _features(size: int) -> dict[str, Any]:
         "episode_index": scalar("int64"),
         "index": scalar("int64"),
     }
+
+
+def write_table(path: Path, table: Mapping[str, NDArray[Any]]) -> None:
+    """Write an episode's `columns` as parquet."""
+    arrays = {
+        key: pa.array(values) if values.ndim == 1 else pa.array(list(values), type=pa.list_(pa.float32()))
+        for key, values in table.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(arrays), path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON as the release does, indented."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=4), encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one line for each row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_meta(root: Path, rows: Sequence[Mapping[str, Any]], stats: Sequence[Mapping[str, Any]], task: int) -> None:
+    """Write the lists of tasks, episodes and statistics.
+
+    Args:
+        root: the dataset's folder.
+        rows: `listing` of each episode on disk.
+        stats: number and `stats` of each.
+        task: the one they are of.
+    """
+    write_jsonl(root / layout.TASKS_FILE, tasks())
+    write_jsonl(root / layout.EPISODES_FILE, all_listed(rows, task))
+    write_jsonl(root / layout.STATS_FILE, stats)
