@@ -26,7 +26,8 @@ def report_patiently(
     A folder that cannot be written is no network that comes back: there the first failure is the last.
 
     Args:
-        metrics, checkpoint: of the report.
+        metrics: of the report.
+        checkpoint: likewise, with the state in a folder here.
         report: to be given in tests.
         is_remote: likewise.
 
