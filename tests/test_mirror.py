@@ -12,7 +12,7 @@ from tests.s3 import CREDENTIALS, s3_server
 from tests.stub import stub_spec, stub_trainable
 from tune import driver, mirror
 from tune.driver import StudyBusyError
-from tune.mirror import Mirror, fetched
+from tune.mirror import Mirror, fetched, home_of
 from tune.records import Records, Result
 from tune.remote import Folder, join
 from tune.run_folder import find_folder, new_folder
@@ -77,6 +77,13 @@ def test_a_search_lives_in_the_bucket_and_goes_on_elsewhere(s3, one_ray):
     assert (summary.state, sum(summary.trials.values())) == ("complete", 4)
     assert Records(again).trials()[:3] == before
     assert "trials/003/outcome.json" in Folder.at(join(storage, folder.name)).files()
+
+
+def test_it_is_worked_on_in_a_folder_here(tmp_path):
+    folder = new_folder(in_storage(BUCKET))
+    assert folder.parent == tmp_path / "runs"
+    assert home_of(in_storage(BUCKET), folder) == f"{BUCKET}/{folder.name}"
+    assert not [name for name in Folder.at(BUCKET).files() if ".writable" in name]
 
 
 def test_every_change_is_copied_and_every_deletion(study):

@@ -59,12 +59,6 @@ def test_folders_of_the_same_second_are_numbered(tmp_path, monkeypatch):
     assert names == ["eggs-20260131-120000", "eggs-20260131-120000-2", "eggs-20260131-120000-3"]
 
 
-def test_records_of_a_remote_study_are_local(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    spec = spec_in(Path("unused")).model_copy(update={"storage": "s3://bucket/eggs"})
-    assert new_folder(spec).parent == tmp_path / "runs"
-
-
 def test_both_yamls_are_kept_whole(tmp_path):
     folder = started(tmp_path, "eggs-20260131-120000")
     assert (folder / GIVEN).read_text() == YAML

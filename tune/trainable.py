@@ -30,6 +30,7 @@ from smolvla_core.config import TrialConfig
 from smolvla_core.config_values import set_dotted
 from smolvla_core.errors import DamagedStateError, DivergedError, InfeasibleError, UserError, disk_is_full
 from tune.notice import Listener, listen_to
+from tune.patience import report_patiently
 from tune.searcher import FAILURE
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def smolvla_trainable(config: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory(prefix="trial-") as folder:
             save(Path(folder) / STATE)
             result = {**metrics, CURVE: list(curve), EPISODES: save.episodes}
-            ray_tune.report(result, checkpoint=ray_tune.Checkpoint.from_directory(folder))
+            report_patiently(result, ray_tune.Checkpoint.from_directory(folder))
         curve.clear()
         listener.saved()
 
