@@ -1,14 +1,17 @@
 # Every target sets the project up first if that is needed.
 #   make demo                 a small search end to end on synthetic data
 #   make test ARGS='-k state' some of the tests
-#   make mlflow PORT=5001     look at the results
+#   make test-faults          faults that take minutes to inject
+#   make audit                the code's and the dependencies' security
+#   make mlflow PORT=5001     look at the results; on other machines' screens: HOST=0.0.0.0
 .POSIX:
 .SUFFIXES:
-.PHONY: setup demo test lint types mlflow clean
+.PHONY: setup demo test test-faults test-cluster lint types audit mlflow clean
 
 READY = .venv/.ready
 RUN = .venv/bin/python
 DEMO = runs/demo_data
+HOST = 127.0.0.1
 PORT = 5000
 ARGS =
 
@@ -35,6 +38,13 @@ demo: $(DEMO)/lerobot.done
 test: $(READY)
 	$(RUN) -m pytest -q $(ARGS)
 
+test-faults: $(READY)
+	$(RUN) -m pytest -q -m faults $(ARGS)
+
+# Several machines in namespaces, joined over ssh: needs root, iproute2, openssh-server and rsync; takes minutes.
+test-cluster: $(READY)
+	$(RUN) -m pytest -q -m cluster $(ARGS)
+
 lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -43,9 +53,13 @@ lint: $(READY)
 types: $(READY)
 	$(RUN) -m mypy
 
+audit: $(READY)
+	$(RUN) -m bandit -q -c pyproject.toml -r smolvla_core tune
+	$(RUN) -m tests.audit_dependencies
+
 mlflow: $(READY)
 	@mkdir -p runs
-	$(RUN) -m mlflow server --backend-store-uri sqlite:///runs/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+	$(RUN) -m mlflow server --backend-store-uri sqlite:///runs/mlflow.db --host $(HOST) --port $(PORT) --workers 1
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

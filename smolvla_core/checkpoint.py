@@ -24,7 +24,7 @@ from torch import Tensor
 from smolvla_core.command import OK, answer
 from smolvla_core.config import TrialConfig
 from smolvla_core.data.keys import TASK_INFO
-from smolvla_core.errors import DataError, UserError
+from smolvla_core.errors import DamagedStateError, DataError, UserError
 from smolvla_core.features import feature_to_dict
 from smolvla_core.interface import Interface
 from smolvla_core.learner import Learner
@@ -59,7 +59,11 @@ def save_state(learner: Learner, folder: Path) -> None:
     for name, parameter in learner.trained.items():
         for key, value in learner.optimizer.state[parameter].items():
             tensors[f"optim.{key}/{name}"] = torch.as_tensor(value)
-    counters = {"samples_seen": learner.samples_seen, "step": learner.step_count}
+    counters = {
+        "samples_seen": learner.samples_seen,
+        "step": learner.step_count,
+        "micro_batch": learner.micro_batch,
+    }
     document = {**counters, "config": learner.config.to_dict(), "interface": learner.interface.to_dict()}
     staging = _staging(folder)
     save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, staging / TENSORS_FILE)
@@ -71,7 +75,8 @@ def load_state(learner: Learner, folder: Path) -> None:
     """Bring a fresh learner to a saved state.
 
     Raises:
-        DataError: the state is missing, damaged, or of another architecture.
+        DamagedStateError: the state is missing or damaged.
+        DataError: it is of another architecture.
     """
     document = read_state(folder)
     tensors = _read_tensors(folder / TENSORS_FILE)
@@ -93,21 +98,22 @@ def load_state(learner: Learner, folder: Path) -> None:
                 if key.startswith("optim.") and key.partition("/")[2] == name
             }
     learner.samples_seen, learner.step_count = document["samples_seen"], document["step"]
+    learner.micro_batch = document.get("micro_batch", learner.micro_batch)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The counters, configuration and interface of a saved state.
 
     Raises:
-        DataError: the folder holds no complete state.
+        DamagedStateError: the folder holds no complete state.
     """
     file = folder / STATE_FILE
     if not file.is_file() or not (folder / TENSORS_FILE).is_file():
-        raise DataError(f"{folder}: holds no trial state ({STATE_FILE} and {TENSORS_FILE})")
+        raise DamagedStateError(f"{folder}: holds no trial state ({STATE_FILE} and {TENSORS_FILE})")
     try:
         document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        raise DataError(f"{file}: damaged; resume from another state or start anew") from None
+    except ValueError:  # no JSON, or no text
+        raise DamagedStateError(f"{file}: damaged; resume from another state or start anew") from None
     return document
 
 
@@ -246,7 +252,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{file}: damaged ({error}); resume from another state or start anew") from None
+        raise DamagedStateError(f"{file}: damaged ({error}); resume from another state or start anew") from None
     return tensors
 
 

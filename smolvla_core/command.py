@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from smolvla_core.errors import UserError
+from smolvla_core.errors import UserError, disk_is_full
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def answer(command: Callable[[], int], when_interrupted: str = "interrupted") -> int:
-    """Run a command: a ``UserError`` becomes one line and exit code 2, Ctrl-C one line and exit code 1."""
+    """Run a command: a ``UserError`` becomes one line and exit code 2, Ctrl-C and a full disk one and exit code 1."""
     try:
         return command()
     except UserError as error:
@@ -40,4 +40,10 @@ def answer(command: Callable[[], int], when_interrupted: str = "interrupted") ->
         return BAD_INPUT
     except KeyboardInterrupt:
         print(when_interrupted, file=sys.stderr)
+        return FAILED
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"error: the disk is full ({line}); free some space, and resume", file=sys.stderr)
         return FAILED

@@ -43,7 +43,7 @@ def load_yaml(text: str, where: str) -> Any:
         ConfigError: one line with the place of the mistake.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with one more number format
+        return yaml.load(text, Loader=_Loader)  # nosec B506 # a SafeLoader with one more number format
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -53,6 +53,8 @@ def load_yaml(text: str, where: str) -> Any:
 
 def expand_environment(value: Any, where: str = "") -> Any:
     """Replace ``${NAME}`` by the environment's value in every string of a nested value.
+
+    ``${NAME:-text}`` is the text where the environment lacks the name or has it empty, as in a shell.
 
     Raises:
         ConfigError: a name the environment lacks.
@@ -65,12 +67,14 @@ def expand_environment(value: Any, where: str = "") -> Any:
         return value
 
     def lookup(match: re.Match[str]) -> str:
-        name = match.group(1)
+        name, default = match.groups()
+        if default is not None:
+            return os.environ.get(name) or default
         if name not in os.environ:
             raise ConfigError(f"{where}: ${{{name}}} is not set; run: export {name}=...")
         return os.environ[name]
 
-    return re.sub(r"\$\{(\w+)\}", lookup, value)
+    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", lookup, value)
 
 
 def set_dotted(nested: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:

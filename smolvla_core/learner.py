@@ -1,5 +1,7 @@
 """One optimizer step on one batch, and everything that changes while training."""
 
+import gc
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +11,13 @@ from torch import Tensor, nn
 
 from smolvla_core.config import RuntimeConfig, TrialConfig
 from smolvla_core.data.batch import Batch, to_lerobot
-from smolvla_core.errors import ConfigError, DivergedError
+from smolvla_core.errors import ConfigError, DivergedError, InfeasibleError
 from smolvla_core.forward import choose_forward
 from smolvla_core.interface import Interface
 from smolvla_core.policy import Processors, build_policy, make_processors, training_stats
 from smolvla_core.weights import FrameWeighter, FrameWeights, loss_denominator, per_sample_losses
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,16 @@ class Learner:
         self.ema: dict[str, Tensor] | None = (
             {name: parameter.detach().clone() for name, parameter in self.trained.items()} if decaying else None
         )
+        self.micro_batch: int | None = config.optim.micro_batch
+        """Samples of a forward; less than the configuration says once that did not fit into the memory."""
         self.step_count = 0
         self.samples_seen = 0
 
     def step(self, batch: Batch | Sequence[Batch], lr: float) -> StepStats:
         """Forward, backward and update; in micro-batches where the configuration says so.
+
+        A forward that does not fit into the memory is made again with half as many samples, here and
+        from here on, which changes nothing but rounding.
 
         Args:
             batch: or its parts, each of one dataset: pictures of different sizes cannot be stacked,
@@ -93,6 +102,7 @@ class Learner:
 
         Raises:
             DivergedError: the loss or a gradient is not finite; nothing was updated.
+            InfeasibleError: not even one sample fits into the memory.
         """
         parts = (batch,) if isinstance(batch, Batch) else tuple(batch)
         weights = [self.step_weights(part) for part in parts]
@@ -100,17 +110,8 @@ class Learner:
         denominator = sum(
             loss_denominator(each, part.is_pad, normalize) for each, part in zip(weights, parts, strict=True)
         )
-        self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for part, each in zip(parts, weights, strict=True):
-            size = self.config.optim.micro_batch or len(part)
-            for start in range(0, len(part), size):
-                stop = start + size
-                losses = self.per_sample_losses(part.slice(start, stop), each[start:stop])
-                loss = losses.sum() / denominator
-                self._refuse_non_finite(loss, "loss")
-                loss.backward()
-                total += loss.item()
+        while (total := self._accumulate(parts, weights, denominator)) is None:
+            self._release_memory()
         norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.optim.grad_clip)
         self._refuse_non_finite(norm, "gradient norm")
         for group in self.optimizer.param_groups:
@@ -155,6 +156,38 @@ class Learner:
     def _reading(self, interface: Interface, weights: FrameWeights) -> Reading:
         processors = make_processors(self.policy.config, interface, training_stats(interface))
         return Reading(interface, processors, FrameWeighter(weights))
+
+    def _accumulate(
+        self, parts: Sequence[Batch], weights: Sequence[Tensor], denominator: float | Tensor
+    ) -> float | None:
+        """The gradients and loss of a step; None where memory ran out, and it is to be tried again."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total, tried = 0.0, 0
+        try:
+            for part, each in zip(parts, weights, strict=True):
+                tried = min(self.micro_batch or len(part), len(part))
+                for start in range(0, len(part), tried):
+                    stop = start + tried
+                    losses = self.per_sample_losses(part.slice(start, stop), each[start:stop])
+                    loss = losses.sum() / denominator
+                    self._refuse_non_finite(loss, "loss")
+                    loss.backward()
+                    total += loss.item()
+        except torch.OutOfMemoryError as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            if tried <= 1:
+                raise InfeasibleError(f"not even one sample at a time fits ({reason})") from error
+            self.micro_batch = (tried + 1) // 2
+            _LOG.warning("%d samples at once do not fit into the memory; on with %d", tried, self.micro_batch)
+            return None
+        return total
+
+    def _release_memory(self) -> None:
+        """Give back what a step that failed has taken; its tensors lived in frames that are gone by now."""
+        self.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _update_ema(self) -> None:
         decay = self.config.optim.ema_decay

@@ -300,7 +300,7 @@ def _refuse_missing_weights(policy: SmolVLAPolicy, stored: Iterable[str], name: 
 @lru_cache(maxsize=4)
 def _tokenizer(name: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name)  # nosec B615 # no code comes with it
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.pretrained: the tokenizer of its VLM, {name}, cannot be fetched ({first_line(error)}); "

@@ -20,10 +20,10 @@ VOCABULARY = 768
 PATCH_SIZE = 16
 HEAD_DIM = 16
 SPECIAL_TOKENS = {
-    "fake_image_token": "<fake_token_around_image>",
-    "global_image_token": "<global-img>",
-    "image_token": "<image>",
-    "end_of_utterance_token": "<end_of_utterance>",
+    "fake_image_token": "<fake_token_around_image>",  # nosec B105 # a word
+    "global_image_token": "<global-img>",  # nosec B105 # a word
+    "image_token": "<image>",  # nosec B105 # a word
+    "end_of_utterance_token": "<end_of_utterance>",  # nosec B105 # a word
 }
 CORPUS = (
     "Take the three Easter eggs out of the wicker basket on the lawn in the garden",
@@ -94,7 +94,7 @@ def _train_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     model.train_from_iterator(CORPUS, trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # nosec B106 # words
         tokenizer_object=model,
         pad_token="<pad>",
         eos_token="<|endoftext|>",

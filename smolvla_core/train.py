@@ -73,6 +73,7 @@ def train(
     report: Report | None = None,
     restore: Path | None = None,
     stop: Callable[[], bool] | None = None,
+    report_now: Callable[[], bool] | None = None,
 ) -> TrainResult:
     """Train one trial to its budget of samples.
 
@@ -84,9 +85,11 @@ def train(
         restore: a state saved by an earlier run of the same configuration; training continues to
             the same numbers as if it had not been interrupted.
         stop: asked after every step; true ends the run with a last report.
+        report_now: asked after every step; true makes a report with the training metrics there.
 
     Raises:
-        UserError: bad input, before the first step.
+        UserError: bad input, before the first step; ``DamagedStateError`` where ``restore`` is damaged.
+        InfeasibleError: not even one sample at a time fits into the memory.
         DivergedError: the loss or a gradient is not finite, before the optimizer steps.
     """
     trial = prepare(config)
@@ -95,10 +98,12 @@ def train(
         _LOG.info(line)
     if restore is not None:
         load_state(learner, restore)
-    return _loop(config, trial, report or _ignore, stop or _never)
+    return _loop(config, trial, report or _ignore, stop or _never, report_now or _never)
 
 
-def _loop(config: TrialConfig, trial: Trial, report: Report, stop: Callable[[], bool]) -> TrainResult:
+def _loop(
+    config: TrialConfig, trial: Trial, report: Report, stop: Callable[[], bool], report_now: Callable[[], bool]
+) -> TrainResult:
     learner, budget = trial.learner, config.optim.samples
     meter = _Meter(learner.samples_seen)
     evaluations = sorted({at for at in (*config.eval.at, budget) if learner.samples_seen < at <= budget})
@@ -120,7 +125,7 @@ def _loop(config: TrialConfig, trial: Trial, report: Report, stop: Callable[[], 
                 metrics, episodes = metrics | evaluation.metrics, episodes | evaluation.episodes
             report(metrics, Snapshot(learner, episodes))
             meter.restart_clock()
-        elif stopped or meter.samples(learner) >= config.runtime.log_every_samples:
+        elif stopped or report_now() or meter.samples(learner) >= config.runtime.log_every_samples:
             report(meter.flush(learner), Snapshot(learner))
     return TrainResult(metrics, learner.samples_seen, learner.step_count, stopped)
 

@@ -82,7 +82,7 @@ def _suffer(faults: Path, batch_size: int, samples: int) -> None:
         os._exit(1)
 
 
-def stub_spec(storage: Path, **changes: Any) -> SearchSpec:
+def stub_spec(storage: Path | str, **changes: Any) -> SearchSpec:
     """A search over the stub's three parameters; ``changes`` replace whole sections."""
     values = {
         "study": "stub",

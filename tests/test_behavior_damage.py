@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from smolvla_core.data.behavior import main
-from smolvla_core.data.behavior.layout import check_template, check_video_key
+from smolvla_core.data.inside import check_template, check_video_key
 from smolvla_core.data.synthetic import write_synthetic
 from smolvla_core.data.video_files import frames_at, inspect_video, write_hevc
 from smolvla_core.errors import DataError

@@ -1,11 +1,14 @@
 """The recipe's claims: what is trained, by which rule they are judged, and a whole run on stubs."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from tests.stub import stub_spec, stub_trainable
-from tune.claims import CHANGES, CLAIMS, Trainings, _resumed, evaluated, main, table_lines, variants, verdict
+from tune.claim_verdicts import CHANGES, CLAIMS, evaluated, table_lines, variants, verdict
+from tune.claims import Trainings, _resumed, main
 from tune.effects import Effect
 from tune.intervals import Interval
 from tune.run_folder import write_specification
@@ -49,18 +52,26 @@ def test_wrong_input_is_one_line(tmp_path, capsys):
     assert "give a search's YAML" in capsys.readouterr().err
     assert main(["--resume", str(tmp_path)]) == 2
     assert "holds no claims_plan.json" in capsys.readouterr().err
+    (tmp_path / "claims_plan.json").write_text("{}")
+    assert main(["--resume", str(tmp_path), "--set", "optim.samples=9"]) == 2
+    assert "only budget, finalists, resources, max_concurrent may be set" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_the_claims_are_judged_by_trainings_that_go_on_where_they_were_left(tmp_path):
-    spec = stub_spec(tmp_path, max_concurrent=2)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    spec = stub_spec(tmp_path, max_concurrent=2, tracking={"uri": uri, "experiment": "stub"})
     lines: list[str] = []
-    some = Trainings(spec, tmp_path / "run", 1, 5, stub_trainable, lines.append)
+    taken = {"trainable": stub_trainable, "say": lines.append}
+    some = Trainings(spec, tmp_path / "run", 1, 5, **taken)
     write_specification(tmp_path / "run", spec, "study: stub")
     some.run()
     (tmp_path / "run" / "claims_plan.json").write_text(json.dumps({"seeds": 2, "points": 5}))
-    again = _resumed(tmp_path / "run")
-    rows, whole = Trainings(again.spec, again.folder, again.seeds, again.points, stub_trainable, lines.append).run()
+    late = replace(_resumed(tmp_path / "run", ["budget.hours=1.0e-9"]), **taken)
+    assert late.run(resume=True)[1] is False  # the hours count, those of earlier sessions too
+    assert sum("started" in line for line in lines) == 5
+    assert lines[-1].startswith("Ended early: ")
+    rows, whole = replace(_resumed(tmp_path / "run"), **taken).run(resume=True)
     assert whole
     assert sum("started" in line for line in lines) == 10  # five variants, two seeds, each once
     assert len(rows) == 4 * len(CLAIMS)
@@ -81,3 +92,13 @@ def test_the_claims_are_judged_by_trainings_that_go_on_where_they_were_left(tmp_
     assert table == list(table_lines(rows))
     assert table[-1].endswith("not measured: no closed loop |")
     assert evaluated(spec, [])[0]["verdict"] == "not measured"
+
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("stub").experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(runs) == 1 + 10
+    assert parent.info.status == "FINISHED"
+    assert "| alpha 1 | +15-25 % on hard segments |" in parent.data.tags["mlflow.note.content"]
+    assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"claims.json", "claims.md"}
+    (child,) = [run for run in runs if run.data.tags["mlflow.runName"] == "training 1 · alpha 1, seed 0"]
+    assert (child.info.status, child.data.tags["role"]) == ("FINISHED", "alpha 1")

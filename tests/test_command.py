@@ -1,5 +1,7 @@
 """How the command-line programs answer: exit codes, and one line for a mistake."""
 
+import errno
+
 import pytest
 
 from smolvla_core.command import BAD_INPUT, FAILED, OK, Parser, answer
@@ -74,3 +76,26 @@ def test_asking_for_help_is_no_mistake(capsys):
         Parser(prog="python -m eggs", description="Finds eggs.").parse_args(["--help"])
     assert ended.value.code == 0
     assert "Finds eggs." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/runs/eggs/trials/007/results.jsonl"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_code_1_wherever_it_was_met(capsys, error):
+    wrapped = RuntimeError("a callback failed")
+    wrapped.__cause__ = error
+    for met in (error, wrapped):
+        assert answer(raising(met)) == 1
+        told = capsys.readouterr().err
+        assert told.startswith("error: the disk is full (")
+        assert told.endswith("); free some space, and resume\n")
+        assert told.count("\n") == 1
+
+
+def test_what_is_no_full_disk_is_not_hidden(capsys):
+    with pytest.raises(OSError, match="denied"):
+        answer(raising(OSError(errno.EACCES, "permission denied")))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import numpy as np
@@ -13,6 +14,8 @@ from smolvla_core.config import DataConfig
 from smolvla_core.data.dataset import Moments, fingerprint, open_dataset, split_episodes
 from smolvla_core.data.pictures import Camera
 from smolvla_core.errors import DataError
+from smolvla_core.train import main
+from tests.core_fixtures import tiny_trial
 
 
 def config(root, cache_dir, **values):
@@ -143,3 +146,63 @@ def tree_digest(root):
         if file.is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data_path": "../{chunk_index}/{file_index}.parquet"}, "a path must stay inside the dataset's folder"),
+        ({"data_path": "/etc/{chunk_index}/{file_index}"}, "a path must stay inside the dataset's folder"),
+        ({"video_path": "videos/{video_key}/../../../x.mp4"}, "a path must stay inside the dataset's folder"),
+        ({"video_path": "{video_key.__class__}.mp4"}, "has the placeholder 'video_key.__class__:'"),
+    ],
+)
+def test_metadata_that_leads_out_of_the_dataset_is_refused(damaged, cache_dir, change, words):
+    file = damaged / "meta" / "info.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(DataError, match="info.json") as caught:
+        open_dataset(config(damaged, cache_dir))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_camera_that_is_named_by_a_path_is_refused(damaged, cache_dir):
+    file = damaged / "meta" / "info.json"
+    file.write_text(file.read_text().replace("observation.images.top", "observation.images/../../../top"))
+    with pytest.raises(DataError, match=r"the feature 'observation.images/../../../top' names a path"):
+        open_dataset(config(damaged, cache_dir))
+
+
+def test_a_picture_outside_the_dataset_is_not_read(damaged, cache_dir, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"no picture of this dataset")
+
+    def elsewhere(rows):
+        rows[5] = {"bytes": None, "path": "../secret.png"}
+
+    rewrite(damaged, "observation.images.top", elsewhere)
+    camera = Camera(open_dataset(config(damaged, cache_dir)), "observation.images.top")
+    with pytest.raises(
+        DataError, match=r"frame 5 of episode 0 .* cannot be read \('../secret.png' leaves the dataset\)"
+    ):
+        camera.frames(np.array([5]))
+
+
+def test_a_frame_that_was_damaged_since_the_start_ends_a_training_in_one_line(eggs_root, cache_dir, tmp_path, capfd):
+    """Only what decodes it notices; the decoder's own words stay inside the line."""
+    root = shutil.copytree(eggs_root, tmp_path / "spoilt")
+    trial = tiny_trial(root, cache_dir, state__preset="top32", policy__chunk_size=30, optim__samples=400)
+    (tmp_path / "trial.yaml").write_text(trial.to_yaml())
+    for file in (root / "videos").rglob("*head*/*/*.mp4"):
+        content = bytearray(file.read_bytes())
+        start = content.find(b"mdat") + 8
+        middle = start + (len(content) - start) // 3
+        content[middle : middle + 3000] = bytes(3000)
+        file.write_bytes(content)
+    assert main([str(tmp_path / "trial.yaml"), "--out", str(tmp_path / "out")]) == 2
+    told = [line for line in capfd.readouterr().err.splitlines() if line and not line.startswith("forward: ")]
+    assert re.fullmatch(
+        r"error: \S+\.mp4: frame \d+ of episode \d+ cannot be decoded "
+        r"\(Could not push packet to decoder: Invalid data found when processing input\); fetch the video again",
+        told[-1],
+    ), told
+    assert all(line.startswith("samples ") for line in told[:-1]), told

@@ -10,7 +10,7 @@ from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_pro
 
 from smolvla_core.data.batch import to_lerobot
 from smolvla_core.data.sampler import Curriculum, SampleStream
-from smolvla_core.errors import ConfigError, DivergedError
+from smolvla_core.errors import ConfigError, DivergedError, InfeasibleError
 from smolvla_core.learner import pick_device, pick_precision
 from smolvla_core.policy import training_stats
 from smolvla_core.trial import prepare
@@ -161,3 +161,41 @@ def test_devices(trial_config):
     assert pick_precision(runtime, torch.device("cpu")) == "fp32"
     with pytest.raises(ConfigError, match=r"runtime.device: 'cuda:77' cannot be used here"):
         pick_device(runtime.model_copy(update={"device": "cuda:77"}))
+
+
+def with_room_for(learner, samples):
+    """Make the learner run out of memory above so many samples of a forward; returns the sizes it tried."""
+    tried, real = [], learner.per_sample_losses
+
+    def limited(batch, weights):
+        tried.append(len(batch))
+        if len(batch) > samples:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore words.")
+        return real(batch, weights)
+
+    learner.per_sample_losses = limited
+    return tried
+
+
+def test_what_does_not_fit_into_the_memory_is_trained_in_halves_to_the_same_numbers(generic_root, cache_dir):
+    config = tiny_trial(generic_root, cache_dir, optim__batch_size=7)
+    roomy, tight = prepare(config), prepare(config)
+    tried = with_room_for(tight.learner, 2)
+    for first in (0, 7):
+        whole = roomy.learner.step(roomy.training(first, 7), 1e-3)
+        halved = tight.learner.step(tight.training(first, 7), 1e-3)
+        assert halved.loss == pytest.approx(whole.loss, rel=1e-5)
+        assert halved.grad_norm == pytest.approx(whole.grad_norm, rel=1e-4)
+    assert tried == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1]  # the second step knows what fits
+    for name, parameter in roomy.learner.trained.items():
+        assert torch.allclose(tight.learner.trained[name], parameter, atol=1e-5), name
+
+
+def test_a_trial_that_cannot_fit_is_told_so_before_anything_changed(trial_config):
+    trial = prepare(trial_config)
+    with_room_for(trial.learner, 0)
+    before = {name: parameter.clone() for name, parameter in trial.learner.trained.items()}
+    with pytest.raises(InfeasibleError, match=r"not even one sample at a time fits \(CUDA out of memory\. .*GiB\.\)$"):
+        trial.learner.step(trial.training(0, 4), 1e-3)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in trial.learner.trained.items())
+    assert trial.learner.samples_seen == 0

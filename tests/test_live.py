@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from tests.stub import METRIC, stub_spec
 from tune.console import Events, say_line
-from tune.live import LiveEvents, is_terminal, make_events
+from tune.live import LiveEvents, Shown, is_terminal, make_events
 from tune.live_table import Row, Snapshot, render, seconds_left
 from tune.records import Outcome, Result, TrialRecord
 
@@ -90,10 +91,10 @@ def test_a_search_that_is_being_ended_says_so():
 class Screen:
     """Live events in a terminal of so many columns, and what was written to it."""
 
-    def __init__(self, tmp_path: Path, width: int = 120):
+    def __init__(self, tmp_path: Path, width: int = 120, **changes):
         self.file = io.StringIO()
         console = Console(file=self.file, force_terminal=True, width=width, height=30, color_system=None)
-        self.events = LiveEvents(console, stub_spec(tmp_path), lambda: None)
+        self.events = LiveEvents(console, replace(Shown.search(stub_spec(tmp_path)), **changes), lambda: None)
 
     @property
     def text(self) -> str:
@@ -144,6 +145,18 @@ def test_the_terminal_gets_its_cursor_back_however_it_ends(tmp_path, end):
     assert screen.file.getvalue().count(SHOW_CURSOR) == 1
 
 
+def test_finalists_are_shown_as_trials_are_and_called_so(tmp_path):
+    screen = Screen(tmp_path, rungs=(900,), trials=6, noun="finalist")
+    with screen.events.shown():
+        screen.events.started(0, "seed_baseline", PARAMS, 0)
+        screen.events.reported(0, {METRIC: 0.8, "samples_seen": 300}, 0)
+        screen.events.reported(0, {METRIC: 0.7, "samples_seen": 900}, 900)
+        screen.events.ended(0, "complete", None)
+    assert "1 of 6 finalists ended · 1 completed" in screen.text
+    assert re.search(r"best 0 +900 .*0\.7 .*seed_baseline", screen.text)
+    assert re.search(r"finalist 0 +started", screen.text)
+
+
 def test_a_mistake_in_drawing_does_not_end_the_search(tmp_path, monkeypatch):
     def broken(*arguments):
         raise ZeroDivisionError("no")
@@ -173,7 +186,7 @@ def test_a_resumed_search_knows_its_trials(tmp_path):
 
 
 def test_without_a_terminal_there_are_lines_alone(tmp_path, monkeypatch, capsys):
-    spec = stub_spec(tmp_path)
+    spec = Shown.search(stub_spec(tmp_path))
     assert type(make_events(say_line, spec, [], lambda: None)) is Events  # pytest's stdout is a file
     assert type(make_events([].append, spec, [], lambda: None)) is Events
     main, worker = pty.openpty()

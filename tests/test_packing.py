@@ -1,14 +1,16 @@
 """``resources: auto``: as many trials on a machine as fit, and no more."""
 
 import math
+import os
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
 from smolvla_core.errors import ConfigError
 from tests.core_fixtures import tiny_trial
 from tests.test_probe import make
-from tune.packing import Machine, machines, pack, packed_line, resources_of, while_measuring
+from tune.packing import Machine, idle, left_idle, machines, pack, packed_line, resources_of, while_measuring
 from tune.probe import Measured
 from tune.spec import Resources, SearchSpec, SpecError
 
@@ -55,6 +57,59 @@ def test_machines_that_differ_get_what_fits_on_each():
     assert math.floor(1 / asked.gpus) == 3
 
 
+def gpu(free: float, number: float = 1) -> Machine:
+    return Machine(16, number, 256 * GIB, free * GIB, f"of {free}")
+
+
+@pytest.mark.parametrize(
+    ("held", "on", "gpus", "left"),
+    [
+        # what is free counts, and not the whole: 0.9 of 45 hold two of 20
+        (20, [gpu(45)], 0.5, []),
+        # three on each of the four large, none on the small: 12 trials, and not the five of a whole GPU each
+        (21, [gpu(80, 4), gpu(24)], 0.3333, [24]),
+        # one on each of the nine, and not three on the large one
+        (21, [gpu(80), gpu(24, 8)], 1, []),
+        # the GPU that holds none is idle in any case
+        (30, [gpu(80), gpu(24)], 0.5, [24]),
+        # none can be left out where all are too small: it is tried nevertheless
+        (30, [gpu(24), gpu(24.5)], 1, []),
+    ],
+)
+def test_gpus_that_differ_run_as_many_trials_as_they_can_in_all(held, on, gpus, left):
+    trial = measured(4, held, 80)
+    asked = pack(trial, on)
+    assert asked.gpus == gpus
+    assert [machine.gpu_free_bytes / GIB for machine in idle(trial, on, asked)] == left
+
+
+@pytest.mark.slow
+def test_nothing_is_placed_on_gpus_that_are_left_idle(tmp_path):
+    """Two machines with a pretended GPU each, of which one says that it has little memory left."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for name, free in (("large", (81_000, 79_000)), ("small", (9_000,))):
+            program = tmp_path / name / "nvidia-smi"
+            program.parent.mkdir()
+            program.write_text("#!/bin/sh\n" + "".join(f"echo {each}\n" for each in free))
+            program.chmod(0o755)
+            path = f"{program.parent}:{os.environ['PATH']}"
+            cluster.add_node(num_cpus=2, num_gpus=len(free), env_vars={"PATH": path})
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        small, large = sorted(machines(), key=lambda machine: machine.gpu_free_bytes)
+        assert (small.gpu_free_bytes, large.gpu_free_bytes) == (9_000 * 2**20, 79_000 * 2**20)
+        trial = measured(1, 30, 80)
+        asked = pack(trial, [small, large])
+        assert asked.gpus == 1  # two CPUs for two GPUs
+        assert idle(trial, [small, large], asked) == [small]
+        task = ray.remote(num_cpus=0, num_gpus=asked.gpus)(lambda: ray.get_runtime_context().get_node_id())
+        with left_idle([small]):
+            assert {ray.get(task.remote()) for _ in range(3)} == {large.node}
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
 def test_auto_is_in_place_of_numbers_and_survives_being_written():
     spec = make(resources="auto")
     assert spec.resources.auto
@@ -66,7 +121,8 @@ def test_auto_is_in_place_of_numbers_and_survives_being_written():
 
 
 def test_what_is_given_is_taken_without_a_measurement():
-    assert resources_of(make(resources={"cpus": 3})) == (Resources(cpus=3), None)
+    with resources_of(make(resources={"cpus": 3})) as found:
+        assert found == (Resources(cpus=3), None)
 
 
 def test_lines():
@@ -86,14 +142,14 @@ def test_the_largest_trial_is_measured_on_this_machine(generic_root, cache_dir):
         (here,) = machines()
         assert (here.cpus, here.gpus) == (2, 0)
         assert while_measuring([here]) == Resources(cpus=1, gpus=0)
-        resources, line = resources_of(spec)
-        assert resources.gpus == 0
-        assert resources.cpus in (1, 2)
-        assert line.startswith(f"Resources  {resources.cpus:g} CPUs a trial: the largest takes ")
+        with resources_of(spec) as (resources, line):
+            assert resources.gpus == 0
+            assert resources.cpus in (1, 2)
+            assert line.startswith(f"Resources  {resources.cpus:g} CPUs a trial: the largest takes ")
         lost = {**trial, "data": {**trial["data"], "train": [{"root": "/nowhere"}]}}
-        with pytest.raises(
-            ConfigError, match=r"the largest trial \(policy.chunk_size=30\) cannot be measured: .*/nowhere"
-        ):
-            resources_of(make(resources="auto", trial=lost, search=search, warm_start={}))
+        impossible = make(resources="auto", trial=lost, search=search, warm_start={})
+        words = r"the largest trial \(policy.chunk_size=30\) cannot be measured: .*/nowhere"
+        with pytest.raises(ConfigError, match=words), resources_of(impossible):
+            raise AssertionError
     finally:
         ray.shutdown()

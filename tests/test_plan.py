@@ -256,6 +256,7 @@ def test_a_line_is_broken_between_a_value_and_the_next_key(tmp_path):
         ({"budget": {"trials": 3, "hours": 0.5}}, "in at most 0.5 hours", None),
         ({"tracking": {"enabled": False}}, "MLflow     off", "experiment"),
         ({}, "MLflow     mlflow.db beside the results, experiment eggs", None),
+        ({"tracking": {"uri": "http://ada:secret@host:5000"}}, "MLflow     http://***@host:5000", "secret"),
         ({}, "Warm starts: none, so that there is no baseline to measure a gain against", "never stopped"),
         ({"trial": {"policy": UNFROZEN}}, "its expert and VLM on", None),
         (

@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from smolvla_core.errors import ConfigError
-from tune.ray_session import OUT_OF_TIME, Brake, ray_session
+from tune.ray_session import INTERRUPTED, OUT_OF_TIME, Brake, ray_session
 
 
 def test_a_slow_start_is_tried_twice_and_then_one_line(monkeypatch):
@@ -34,3 +34,37 @@ def test_a_brake_is_pulled_by_hand_or_by_the_clock():
     assert free.reason == "enough"
     assert due.stop_all()
     assert due.reason == OUT_OF_TIME
+
+
+def test_a_search_that_is_asked_to_end_waits_for_states_but_not_for_ever(monkeypatch):
+    marks = []
+    monkeypatch.setattr("tune.notice._internal_kv_put", lambda key, value: marks.append(key))
+    lines = []
+    brake = Brake(None, say=lines.append)
+    for number in range(3):
+        brake.notice.started(number)
+    brake.ask()
+    assert not brake.stop_all()
+    assert marks == [brake.notice.key]
+    brake.notice.started(3)  # after the notice: nothing of it would be lost
+    brake.notice.saved(0)
+    brake.notice.ended(1)
+    assert not brake.stop_all()
+    brake.notice.saved(2)
+    assert brake.stop_all()
+    assert brake.reason == INTERRUPTED
+    assert len(marks) == len(lines) == 1
+
+    deaf = Brake(None)
+    deaf.notice.started(0)
+    deaf.ask()
+    assert not deaf.stop_all()
+    monkeypatch.setattr("tune.ray_session.GRACE_S", 0.0)
+    assert deaf.stop_all()
+
+
+def test_a_search_that_is_asked_to_end_while_nothing_runs_ends_at_once(monkeypatch):
+    monkeypatch.setattr("tune.notice._internal_kv_put", lambda key, value: None)
+    brake = Brake(None)
+    brake.ask()
+    assert brake.stop_all()

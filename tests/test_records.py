@@ -5,11 +5,13 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from smolvla_core.errors import DataError
+from tune.clock import clock_of
 from tune.records import FINALISTS, Records, Result
 
 PARAMS = {"optim.lr": 1e-4, "optim.batch_size": 8, "policy.train_expert_only": True, "optim.ema_decay": None}
@@ -237,7 +239,7 @@ def test_a_damaged_file_is_named_in_one_line(records, name, content):
 
 def test_seconds_are_those_of_the_sessions_and_not_between_them(records, monkeypatch):
     clock = 1000.0
-    monkeypatch.setattr("tune.records.time.time", lambda: clock)
+    monkeypatch.setattr("tune.clock.StudyClock.now", lambda self: clock)
     assert records.start_session() == 1
     clock = 1010.0
     started(records)
@@ -262,6 +264,25 @@ def test_seconds_are_those_of_the_sessions_and_not_between_them(records, monkeyp
     assert records.seconds_used() == 50 + 30 + 0 + 7
 
 
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+def test_a_clock_that_is_set_while_a_study_runs_or_between_its_sessions_costs_no_hours(records, monkeypatch, jump):
+    real = time.time
+    records.start_session()
+    started(records)
+    monkeypatch.setattr("time.time", lambda: real() + jump)
+    records.add_result(0, at(10))
+    records.add_result(0, at(20))
+    clock_of.cache_clear()  # as in another process
+    again = Records(records.run_dir)
+    again.start_session()
+    again.add_result(0, at(30))
+    again.end_trial(0, "complete", None)
+    (trial,) = again.trials()
+    times = [trial.started, *(result.time for result in trial.results), trial.outcome.time]
+    assert times == sorted(times)
+    assert 0 <= again.seconds_used() < 60
+
+
 def test_a_session_line_that_was_cut_off_is_dropped(records):
     records.start_session()
     path = records.run_dir / "sessions.jsonl"
@@ -273,10 +294,10 @@ def test_a_session_line_that_was_cut_off_is_dropped(records):
 
 
 def test_finalists_are_recorded_beside_the_trials_and_count_in_the_seconds(records, monkeypatch):
-    monkeypatch.setattr("time.time", lambda: 1000.0)
+    monkeypatch.setattr("tune.clock.StudyClock.now", lambda self: 1000.0)
     records.start_session()
     records.start_trial(0, None, {}, {})
-    monkeypatch.setattr("time.time", lambda: 1060.0)
+    monkeypatch.setattr("tune.clock.StudyClock.now", lambda self: 1060.0)
     finalists = Records(records.run_dir, FINALISTS)
     finalists.start_trial(0, "seed_baseline", {"runtime.seed": 1}, {})
     rows = {"test/critical_action_mse": [[3, 10, 0.5]]}

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tune.records import Records, Result
 from tune.report.__main__ import main
 from tune.report.refresher import Refresher
 from tune.report.results import REPORT_FILE, refresh_results, write_results
+from tune.report.study_files import read_study
+from tune.report.words import verdict
 from tune.run_folder import write_specification
 
 RUNGS = (100, 300, 900)
@@ -259,6 +262,41 @@ def test_any_study_has_a_page(tmp_path, values, headline):
     make_study(tmp_path / "run", values)
     refresh_results(tmp_path / "run", "complete")
     assert headline in read(tmp_path / "run").sections["head"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "headline"),
+    [([0.4, 0.9, 1.6], "Within noise: trial 1 is 3.3% better"), ([0.86, 0.88, 0.91], "Trial 1 is 11.7% better")],
+)
+def test_the_headline_says_when_a_gain_is_within_noise(tmp_path, errors, headline):
+    records = make_study(tmp_path / "run", [])
+    for number, rows in enumerate(([1.0, 1.0, 1.0], errors)):
+        records.start_trial(number, None if number else "seed_baseline", params(number), {})
+        metrics = {METRIC: sum(rows) / 3, "samples_seen": 900}
+        episodes = {METRIC: [(episode, 10, error) for episode, error in enumerate(rows)]}
+        records.add_result(number, Result(metrics, episodes=episodes))
+        records.end_trial(number, "complete", None)
+    refresh_results(tmp_path / "run", "complete")
+    head = read(tmp_path / "run").sections["head"]
+    assert headline in head
+    assert "over 3 episodes" in head
+
+
+@pytest.mark.parametrize(
+    ("winner", "headline"),
+    [
+        ({"name": "trial 3", "gain": {"mean": 0.2, "low": 0.1, "high": 0.3}}, "Trial 3 is 20.0% better than seed_base"),
+        ({"name": "trial 3", "gain": {"mean": 0.2, "low": -0.1, "high": 0.5}}, "Within noise: trial 3 is 20.0% better"),
+        ({"name": "seed_baseline", "gain": None}, "Nothing beats seed_baseline"),
+    ],
+)
+def test_where_finalists_were_tested_the_headline_is_theirs(tmp_path, winner, headline):
+    make_study(tmp_path / "run", VALUES)
+    study = read_study(tmp_path / "run")
+    found = {"contenders": [winner], "winner": winner["name"], "verdict": "The whole sentence."}
+    summary = replace(study.summary("complete"), finalists=found)
+    assert verdict(summary, study.trials[0])["headline"].startswith(headline)
+    assert verdict(summary, study.trials[0])["detail"] == "The whole sentence."
 
 
 def test_a_study_that_runs_says_so_and_one_whose_process_died_too(tmp_path):

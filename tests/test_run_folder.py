@@ -155,6 +155,24 @@ def test_a_study_is_resumed_with_the_budget_finalists_and_resources_of_now(tmp_p
     assert resumed_spec(folder, None, 0) == spec_in(tmp_path)
 
 
+def test_a_password_is_not_kept_and_is_given_again_when_a_study_is_resumed(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+    spec = spec_in(tmp_path, tracking={"uri": "http://ada:secret@host:5000"})
+    folder = tmp_path / "eggs-20260131-120000"
+    write_specification(folder, spec, "tracking: {uri: 'http://ada:secret@host:5000'}\n")
+    assert "secret" not in "".join(file.read_text() for file in folder.iterdir())
+    assert resumed_spec(folder, spec, 0) == spec
+    with pytest.raises(
+        ConfigError, match=r"the password of tracking.uri \(http://\*\*\*@host:5000\) is not kept"
+    ) as error:
+        resumed_spec(folder, None, 0)
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    assert resumed_spec(folder, None, 0).tracking.uri == "http://host:5000"
+    with pytest.raises(ConfigError, match=r"tracking.uri differs from what .* was started with"):
+        resumed_spec(folder, spec_in(tmp_path, tracking={"uri": "http://ada:secret@elsewhere:5000"}), 0)
+
+
 @pytest.mark.parametrize(
     ("stored", "now", "extend", "trials"),
     [

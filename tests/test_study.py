@@ -177,12 +177,12 @@ def test_mlflow_holds_one_parent_and_a_child_a_trial_all_ended(tmp_path, faults)
     assert f"trial {summary.best.number}" in parent.data.tags["mlflow.note.content"]
 
 
-def driver(tmp_path: Path, changes: dict, *rest: str, faults: Path | None = None) -> subprocess.Popen:
+def driver(tmp_path: Path, changes: dict, *rest: str, faults: Path | None = None, **streams) -> subprocess.Popen:
     command = [sys.executable, "-m", "tests.stub_driver", str(tmp_path), str(tmp_path / "run"), json.dumps(changes)]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     if faults is not None:
         environment["STUB_FAULTS"] = str(faults)
-    return subprocess.Popen([*command, *rest], cwd=ROOT, env=environment, start_new_session=True)
+    return subprocess.Popen([*command, *rest], cwd=ROOT, env=environment, start_new_session=True, **streams)
 
 
 def wait_for_reports(run_dir: Path, count: int, process: subprocess.Popen, kind: str = "trials") -> None:

@@ -12,10 +12,12 @@ from mlflow.tracking import MlflowClient
 
 from smolvla_core.config import TrialConfig
 from tune import driver
-from tune.tracking import NullTracker, Tracker, make_tracker, reconcile
+from tune.records import Records, Result
+from tune.tracking import NullTracker, Tracker, make_tracker, reconcile, viewing_page
 from tune.tracking.mlflow_entities import flatten, metrics, study_note
-from tune.tracking.mlflow_store import Outbox, TrackingError, connect, mask, resolve_uri
+from tune.tracking.mlflow_store import TrackingError, connect, mask, resolve_uri
 from tune.tracking.mlflow_tracker import MlflowTracker
+from tune.tracking.outbox import Outbox
 
 EXPERIMENT = "easter_eggs"
 DATASET = {"name": "eggs", "root": "/data/eggs", "episodes": 12, "frames": 3400, "fps": 30, "digest": "ab" * 32}
@@ -158,6 +160,16 @@ def test_the_dataset_the_code_and_the_yaml_are_kept_without_credentials(run_dir,
     listed = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert listed == {"study.yaml", "study.resolved.yaml", "report.html", "best"}
     assert (run_dir.parent / "mlartifacts").is_dir()
+
+
+def test_the_page_that_shows_the_runs_is_known_once_the_store_has_the_study(run_dir, client):
+    assert viewing_page(None, run_dir) is None
+    a_whole_study(run_dir)
+    number = runs_of(client)[0].info.experiment_id
+    shown = f"#/experiments/{number}/runs?workflowType=machine_learning"
+    assert viewing_page(None, run_dir) == f"http://127.0.0.1:5000/{shown}"
+    assert viewing_page("https://me:secret@tracks.example/", run_dir) == f"https://***@tracks.example/{shown}"
+    assert viewing_page(None, run_dir, enabled=False) is None
 
 
 def test_datasets_that_are_trained_together_are_all_inputs_of_the_run(run_dir, client):
@@ -391,6 +403,60 @@ def test_what_a_server_that_is_away_missed_arrives_once_it_is_back(run_dir, clie
     assert all("does not answer" in line and "secret" not in line for line in warnings)
 
 
+def test_what_died_with_a_driver_before_it_was_delivered_is_told_of_the_studys_records(run_dir, client, failing):
+    """The server goes away, comes back for one report, and is away again when the driver is killed."""
+    records = Records(run_dir)
+    failing.away = False
+    tracker = start(run_dir, outbox=Outbox("store", retry_after_s=0))
+
+    def trial(number: int) -> None:
+        records.start_trial(number, None, {"optim.batch_size": 8}, CONFIG)
+        tracker.start_trial(number, None, {"optim.batch_size": 8}, CONFIG)
+
+    def report(number: int, samples: int) -> None:
+        metrics = {"samples_seen": samples, "val/critical_action_mse": 1.0 / samples}
+        records.add_result(number, Result(metrics, curve=({"samples_seen": samples - 1, "train/loss": 2.0},)))
+        tracker.log_result(number, metrics, [{"samples_seen": samples - 1, "train/loss": 2.0}])
+
+    def end(number: int, state: str) -> None:
+        records.end_trial(number, state, "as it was")
+        tracker.end_trial(number, state, "as it was")
+
+    trial(0)
+    report(0, 100)
+    end(0, "complete")
+    trial(1)
+    report(1, 100)
+    failing.away = True
+    report(1, 300)
+    end(1, "pruned")
+    trial(2)
+    report(2, 100)
+    driver.release(run_dir)  # as the kernel does for a process that is killed
+    failing.away = False
+    begun = runs_of(client)[1][0].info.end_time
+
+    again = start(run_dir, resume=True)
+    for each in records.trials():
+        again.recall_trial(each.number, each.name, each)
+    again.start_trial(2, None, {"optim.batch_size": 8}, CONFIG)
+    again.log_result(2, {"samples_seen": 100, "val/critical_action_mse": 0.01})  # trained again from the start
+    again.log_result(2, {"samples_seen": 300, "val/critical_action_mse": 0.003})
+    again.end_trial(2, "complete", None)
+    again.end_study({})
+    _, trials = runs_of(client)
+    assert {number: run.info.status for number, run in trials.items()} == {0: "FINISHED", 1: "KILLED", 2: "FINISHED"}
+    assert [steps(client, trials[number], "val/critical_action_mse") for number in range(3)] == [
+        [100],
+        [100, 300],
+        [100, 300],
+    ]
+    assert steps(client, trials[1], "train/loss") == [99, 299]
+    assert trials[1].data.tags["why"] == "as it was"
+    assert trials[2].data.params["optim.batch_size"] == trials[0].data.params["optim.batch_size"]
+    assert trials[0].info.end_time == begun  # what was whole is not touched
+
+
 @pytest.mark.usefixtures("failing")
 def test_what_was_never_delivered_is_reported_in_one_line(run_dir, caplog):
     tracker = MlflowTracker(resolve_uri(None, run_dir), EXPERIMENT)
@@ -399,8 +465,27 @@ def test_what_was_never_delivered_is_reported_in_one_line(run_dir, caplog):
     tracker.end_study({})
     last = caplog.records[-1].getMessage()
     assert "updates could not be delivered" in last
+    assert "--resume delivers them" in last
     assert "\n" not in last
     assert "secret" not in last
+
+
+def test_files_whose_store_is_away_hold_up_nothing_and_are_tried_again_at_the_end():
+    """An artifact store fails in its own library's words, while the server answers."""
+    outbox, made, stored = Outbox("store"), [], []
+
+    def upload():
+        if not stored:
+            stored.append("next time")
+            raise RuntimeError("Unable to locate credentials")
+        made.append("file")
+
+    outbox.send("file", upload, in_order=False)
+    outbox.send("report", lambda: made.append("report"))
+    assert made == ["report"]
+    assert len(outbox) == 1
+    assert outbox.close() is None
+    assert made == ["report", "file"]
 
 
 def test_a_refused_call_does_not_hold_up_the_next():
@@ -454,9 +539,9 @@ def test_flat_values_and_note_by_hand():
         "a.b": "[1, 2]", "a.c": "null", "a.d": "true", "e": "{}",
     }  # fmt: skip
     worse = {"best": {"number": 1, "value": 0.6}, "baseline": {"number": 0, "value": 0.4}, "gain": -0.5}
-    assert "50.0% worse than the baseline" in study_note(worse, None)
-    assert "no baseline" in study_note({"best": {"value": 0.6, "number": 1}}, None)
-    assert "No trial was completed" in study_note({}, None)
+    assert "50.0% worse than the baseline" in study_note(worse, {})
+    assert "no baseline" in study_note({"best": {"value": 0.6, "number": 1}}, {})
+    assert "No trial was completed" in study_note({}, {})
 
 
 def test_a_step_is_logged_once_and_what_is_no_number_is_left_out():
@@ -470,7 +555,18 @@ def test_where_finalists_were_trained_the_registered_model_is_the_one_of_theirs_
     tracker.start_trial("finalist 4", None, {"optim.batch_size": 8}, CONFIG)
     best = {"number": 1, "value": 0.4, "rung": 3000}
     told = {"study": "eggs", "state": "complete", "checkpoint": str(policy(run_dir)), "best": best}
-    tracker.end_study(SUMMARY | told | {"finalists": {"policy": {"number": 4, "seed": 2, "validation": 0.45}}})
+    found = {"winner": "trial 1", "verdict": "trial 1 is better than it was.",
+             "policy": {"number": 4, "seed": 2, "validation": 0.45}}  # fmt: skip
+    tracker.end_study(SUMMARY | told | {"finalists": found})
+    every = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    (parent,) = [run for run in every if "mlflow.parentRunId" not in run.data.tags]
+    (searched,) = [run for run in every if run.data.tags.get("trial.number") == "1"]
+    marked = [run for run in every if run.data.tags.get("best")]
+    assert [run.info.run_name for run in marked] == ["finalist 4"]
+    assert marked[0].data.tags["checkpoint"] == str(run_dir / "best")
+    note, place = parent.data.tags["mlflow.note.content"], f"#/experiments/{parent.info.experiment_id}/runs"
+    assert f"**Best: [finalist 4 (trial 1, seed 2)]({place}/{marked[0].info.run_id})**. trial 1 is better" in note
+    assert f"Best trial of the search: [trial 1]({place}/{searched.info.run_id})" in note
     version = client.get_model_version_by_alias("eggs", "champion")
     assert client.get_run(version.run_id).info.run_name == "finalist 4"
     assert version.description == "Finalist 4: val/critical_action_mse = 0.45 at 3,000 samples."

@@ -7,138 +7,48 @@ when all trainings are done, 2 on bad input, 1 otherwise.
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from ray.tune import Callback
 
 from smolvla_core.command import FAILED, OK, Parser, answer, python_command
 from smolvla_core.errors import ConfigError
 from tune import driver
+from tune.capacity import concurrency
+from tune.claim_verdicts import SUCCESS, evaluated, table_lines, variants
 from tune.console import Say, counted, say_line
-from tune.effects import OBJECTIVE, PRECISION, Effect, fall, saving
 from tune.fixed_runs import SEED, FixedRuns, Run
-from tune.intervals import Interval, percent
+from tune.mirror import mirrored
+from tune.nodes import check_nodes
 from tune.packing import resources_of
-from tune.ray_session import Brake, concurrency, ray_session
+from tune.ray_session import Brake, ray_session
 from tune.records import Records, TrialRecord
 from tune.resume import state_storage
-from tune.run_folder import new_folder, stored_spec, write_specification, write_whole
-from tune.space import base_values, warm_starts
+from tune.run_folder import (
+    GIVEN,
+    MAY_DIFFER,
+    RESOLVED,
+    new_folder,
+    opened,
+    stored_dataset,
+    stored_spec,
+    write_specification,
+    write_whole,
+)
+from tune.space import base_values
 from tune.spec import Resources, SearchSpec, load_spec
-from tune.summary import BASELINE
-from tune.tracking import NullTracker
+from tune.tracking import NullTracker, Tracker, make_tracker, viewing_command, viewing_page
 from tune.trainable import Trainable, smolvla_trainable
 
+NOUN = "training"
 SUFFIX = "-claims"
 """Of the study's name, so that its folder is no study's that a search would resume."""
 CLAIMS_FILE, TABLE_FILE, PLAN_FILE = "claims.json", "claims.md", "claims_plan.json"
-STARTING_POINT = {
-    "weighting.scheme": "temporal",
-    "weighting.alpha": 0.0,
-    "optim.batch_size": 8,
-    "policy.chunk_size": 50,
-}
-CHANGES: dict[str, dict[str, Any]] = {
-    "alpha 1": {"weighting.alpha": 1.0},
-    "batch 16": {"optim.batch_size": 16},
-    "chunk 30": {"policy.chunk_size": 30},
-}
-TOGETHER = "together"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What the recipe promises: at least ``promised``, as a share."""
-
-    key: str
-    words: str
-    measured: str
-    promised: float
-
-
-CLAIMS = (
-    Claim("hard segments", "+15-25 % on hard segments", f"fall of {OBJECTIVE}", 0.15),
-    Claim("convergence, samples", "+10 % convergence", "samples saved to the baseline's final error", 0.10),
-    Claim("convergence, seconds", "+10 % convergence", "seconds saved to the baseline's final error", 0.10),
-    Claim("precision", "+8 % precision", f"fall of {PRECISION}", 0.08),
-)
-SUCCESS = {"claim": "success 60 to 75-80 %", "verdict": "not measured", "note": "no closed loop"}
-
-
-def variants(spec: SearchSpec) -> dict[str, dict[str, Any]]:
-    """Name -> values by dotted key: the baseline, each change alone, all together."""
-    points = warm_starts(spec)
-    start = {**points.get(BASELINE, next(iter(points.values()), {})), **STARTING_POINT}
-    every = {key: value for change in CHANGES.values() for key, value in change.items()}
-    return {BASELINE: start, **{name: start | change for name, change in CHANGES.items()}, TOGETHER: start | every}
-
-
-def verdict(effect: Effect, promised: float) -> str:
-    """``supported``, ``not supported`` or ``undecided``.
-
-    Supported: the whole interval is above 0 and the estimate is at least what is promised. Not
-    supported: the whole interval is below what is promised. Else undecided, and where an estimate is
-    an upper bound it supports nothing.
-    """
-    value = effect.value
-    if value is None:
-        return "not measured"
-    if value.low is None or value.high is None:
-        return "undecided"
-    if value.high < promised:
-        return "not supported"
-    return "supported" if value.low > 0 and value.mean >= promised and not effect.at_most else "undecided"
-
-
-def evaluated(spec: SearchSpec, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """A row for each change and claim, from the trainings that are complete with the same seeds as the baseline's."""
-    runs: dict[str, dict[int, TrialRecord]] = {name: {} for name in variants(spec)}
-    for record in records:
-        if record.outcome is not None and record.outcome.state == "complete" and record.name in runs:
-            runs[record.name][int(record.params[SEED])] = record
-    rows = []
-    for name in (*CHANGES, TOGETHER):
-        seeds = sorted(set(runs[name]) & set(runs[BASELINE]))
-        pair = [[runs[each][seed] for seed in seeds] for each in (name, BASELINE)]
-        for claim in CLAIMS:
-            effect = _effect(claim, *pair) if seeds else Effect(None, "no pair of trainings is complete")
-            rows.append(
-                {
-                    "change": name,
-                    "claim": claim.words,
-                    "measured": claim.measured,
-                    "promised": claim.promised,
-                    "seeds": len(seeds),
-                    "effect": effect.value.to_dict() if effect.value else None,
-                    "at_most": effect.at_most,
-                    "verdict": verdict(effect, claim.promised),
-                    "note": effect.note,
-                }
-            )
-    return rows
-
-
-def _effect(claim: Claim, changed: Sequence[TrialRecord], baseline: Sequence[TrialRecord]) -> Effect:
-    if claim.key.startswith("convergence"):
-        return saving(changed, baseline, seconds=claim.key.endswith("seconds"))
-    return fall(changed, baseline, OBJECTIVE if claim.key == "hard segments" else PRECISION)
-
-
-def table_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The rows as a Markdown table."""
-    yield "| change | claim | measured as | effect | seeds | verdict |"
-    yield "|---|---|---|---|---|---|"
-    for row in rows:
-        effect = row["effect"]
-        text = f"{'at most ' if row['at_most'] else ''}{percent(Interval(**effect))}" if effect else "-"
-        note = f" ({row['note']})" if row["note"] else ""
-        yield (
-            f"| {row['change']} | {row['claim']} | {row['measured']} | {text} | {row['seeds']} | "
-            f"{row['verdict']}{note} |"
-        )
-    yield f"| {TOGETHER} | {SUCCESS['claim']} | eggs placed | - | 0 | {SUCCESS['verdict']}: {SUCCESS['note']} |"
 
 
 @dataclass(frozen=True)
@@ -150,12 +60,16 @@ class Trainings:
         folder: of the results.
         seeds: trainings of each variant.
         points: evaluations of each training, evenly spaced, the last at its end.
+        yaml_text: the YAML as the user wrote it, for the tracker; dataset: its fingerprint.
+        trainable: runs one; say: takes each line of progress.
     """
 
     spec: SearchSpec
     folder: Path
     seeds: int
     points: int
+    yaml_text: str = ""
+    dataset: Mapping[str, Any] | None = None
     trainable: Trainable = smolvla_trainable
     say: Say = say_line
 
@@ -168,7 +82,9 @@ class Trainings:
             for name, values in variants(self.spec).items()
         ]
 
-    def fixed(self, resources: Resources) -> FixedRuns:
+    def fixed(
+        self, resources: Resources, tracker: Tracker | None = None, copying: Sequence[Callback] = ()
+    ) -> FixedRuns:
         """How they are run, each with these resources."""
         samples = self.spec.samples
         at = sorted({max(1, round(samples * point / self.points)) for point in range(1, self.points)})
@@ -176,34 +92,69 @@ class Trainings:
             spec=self.spec,
             resources=resources,
             records=Records(self.folder),
-            tracker=NullTracker(),
+            tracker=tracker or NullTracker(),
             trainable=self.trainable,
             say=self.say,
             storage=state_storage(self.spec, self.folder),
-            noun="training",
+            noun=NOUN,
             shared={"eval.at": at},
+            copying=copying,
         )
 
-    def run(self) -> tuple[list[dict[str, Any]], bool]:
-        """Train what is missing, and judge; whether all is done."""
-        brake = Brake(None)
+    def run(self, resume: bool = False) -> tuple[list[dict[str, Any]], bool]:
+        """Train what is missing, and judge; whether all is done.
+
+        Args:
+            resume: continue what the folder holds.
+        """
+        records, hours = Records(self.folder), self.spec.budget.hours
         with ray_session():
-            resources, _ = resources_of(self.spec)
-            limit = concurrency(resources, self.spec.max_concurrent)
-            driver.hold(self.folder)
-            try:
-                session = Records(self.folder).start_session()
-                records = self.fixed(resources).run(
-                    self.runs(), session=f"session_{session:03d}", limit=limit, brake=brake
-                )
-            finally:
-                driver.release(self.folder)
-        rows = evaluated(self.spec, records)
-        whole = len(records) == len(self.runs()) and all(r.outcome and r.outcome.state == "complete" for r in records)
+            check_nodes(self.spec, self.folder)
+            with resources_of(self.spec) as (resources, _):
+                limit = concurrency(resources, self.spec.max_concurrent)
+                driver.hold(self.folder)
+                try:
+                    with mirrored(self.spec, self.folder) as copying:
+                        brake = Brake(None if hours is None else hours * 3600 - records.seconds_used())
+                        session = f"session_{records.start_session():03d}"
+                        tracker = self._open_tracker(resume)
+                        try:
+                            fixed = self.fixed(resources, tracker, copying)
+                            done = fixed.run(self.runs(), session=session, limit=limit, brake=brake)
+                        except BaseException as error:
+                            tracker.end_study({"state": "failed", "reason": type(error).__name__})
+                            raise
+                        rows, whole = self._judged(done)
+                        kept = [self.folder / CLAIMS_FILE, self.folder / TABLE_FILE]
+                        tracker.end_study(self._told(rows, whole, brake), kept)
+                finally:
+                    driver.release(self.folder)
+        if brake.reason is not None:
+            self.say(f"Ended early: {brake.reason}")
+        return rows, whole
+
+    def _judged(self, done: Sequence[TrialRecord]) -> tuple[list[dict[str, Any]], bool]:
+        rows = evaluated(self.spec, done)
+        whole = len(done) == len(self.runs()) and all(r.outcome and r.outcome.state == "complete" for r in done)
         document = {"rows": rows, "success": SUCCESS, "seeds": self.seeds, "samples": self.spec.samples}
         write_whole(self.folder / CLAIMS_FILE, json.dumps(document, indent=2) + "\n")
         write_whole(self.folder / TABLE_FILE, "\n".join(table_lines(rows)) + "\n")
         return rows, whole
+
+    def _open_tracker(self, resume: bool) -> Tracker:
+        spec = self.spec
+        tracker = make_tracker(spec.tracking.uri, spec.experiment, self.folder, spec.tracking.enabled)
+        tracker.start_study(self.folder, spec.to_dict(), self.yaml_text, self.dataset, resume)
+        return tracker
+
+    def _told(self, rows: Sequence[Mapping[str, Any]], whole: bool, brake: Brake) -> dict[str, Any]:
+        state = "complete" if whole else "interrupted" if brake.reason is not None else "failed"
+        return {
+            "study": self.spec.study,
+            "state": state,
+            "reason": brake.reason,
+            "note": "\n".join(table_lines(rows)),
+        }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -213,7 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    trainings = _resumed(Path(options.resume)) if options.resume else _new(options)
+    resume = bool(options.resume)
+    trainings = _resumed(opened(options.resume), options.set) if resume else _new(options)
     runs = trainings.runs()
     print(
         f"{counted(len(runs), 'training')}: {', '.join(variants(trainings.spec))}; {counted(trainings.seeds, 'seed')} "
@@ -222,8 +174,12 @@ def _command(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         return OK
-    rows, whole = trainings.run()
+    rows, whole = trainings.run(resume)
     print("\n" + "\n".join(table_lines(rows)), flush=True)
+    where = trainings.spec.tracking.uri, trainings.folder, trainings.spec.tracking.enabled
+    for label, place in (("MLflow     ", viewing_command(*where)), ("then open  ", viewing_page(*where))):
+        if place:
+            print(f"{label}{place}")
     if not whole:
         print(
             f"Not all trainings are complete; go on with  {python_command()} -m tune.claims --resume {trainings.folder}"
@@ -241,17 +197,27 @@ def _new(options: argparse.Namespace) -> Trainings:
     trainings = Trainings(spec, new_folder(spec), options.seeds, options.points)
     print("Checking the data and every variant ...", flush=True)
     facts = _checked(trainings)
+    trainings = replace(trainings, yaml_text=source.text, dataset=facts)
     if not options.dry_run:
         write_specification(trainings.folder, spec, source.text, facts)
         write_whole(trainings.folder / PLAN_FILE, json.dumps({"seeds": options.seeds, "points": options.points}))
     return trainings
 
 
-def _resumed(folder: Path) -> Trainings:
+def _resumed(folder: Path, changes: Sequence[str] = ()) -> Trainings:
     plan = folder / PLAN_FILE
     if not plan.is_file():
         raise ConfigError(f"--resume: {folder} holds no {PLAN_FILE}; give the folder that an earlier call has named")
-    return Trainings(stored_spec(folder), folder.absolute(), **json.loads(plan.read_text(encoding="utf-8")))
+    for change in changes:
+        if re.split(r"[.=]", change)[0] not in MAY_DIFFER:
+            raise ConfigError(
+                f"--resume: --set {change} would train the rest otherwise than what is there; only "
+                f"{', '.join(MAY_DIFFER)} may be set, or start anew"
+            )
+    spec = load_spec(folder / RESOLVED, changes)[0] if changes else stored_spec(folder)
+    text = (folder / GIVEN).read_text(encoding="utf-8")
+    values = json.loads(plan.read_text(encoding="utf-8"))
+    return Trainings(spec, folder.absolute(), **values, yaml_text=text, dataset=stored_dataset(folder))
 
 
 def _checked(trainings: Trainings) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from tune.acted import acted
 from tune.console import counted, format_value
 from tune.fixed_runs import SEED, FixedRuns, Run, seconds_of_all
 from tune.intervals import Errors, Interval, mean_error, percent, relative_gain
-from tune.ray_session import Brake
+from tune.ray_session import OUT_OF_TIME, Brake
 from tune.records import FINALISTS, Records, TrialRecord
 from tune.space import base_values
 from tune.spec import SearchSpec
@@ -92,6 +92,7 @@ def run_finalists(runs: FixedRuns, trials: Sequence[TrialRecord], *, session: st
     if not wanted:
         return
     if brake.left is not None and brake.left <= 0:
+        brake.pull(OUT_OF_TIME)
         runs.say("No time of budget.hours is left for the finalists; give more and continue with --resume")
         return
     seeds = counted(len(_seeds(runs.spec)), "seed")

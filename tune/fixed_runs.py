@@ -7,15 +7,17 @@ continued after an interruption as trials are; what has ended is not run again.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from smolvla_core.config import TrialConfig
 from smolvla_core.config_values import set_dotted
 from tune.asha import RungScheduler
-from tune.console import Events, Say
+from tune.console import Say
+from tune.live import Shown, make_events
 from tune.ray_session import Brake, stopped_by_signals
 from tune.recorder import Recorder
 from tune.records import Records, TrialRecord
@@ -57,6 +59,7 @@ class FixedRuns:
         storage: where Ray keeps the checkpoints.
         noun: what a line calls one.
         shared: dotted key -> value, of all runs: more than a trial of the search has.
+        copying: Ray's callbacks that copy the records to a remote storage (``tune.mirror``).
     """
 
     spec: SearchSpec
@@ -68,6 +71,7 @@ class FixedRuns:
     storage: str
     noun: str
     shared: Mapping[str, Any]
+    copying: Sequence[Callback] = ()
 
     def run(self, wanted: Sequence[Run], *, session: str, limit: int, brake: Brake) -> list[TrialRecord]:
         """Run those that have not ended yet.
@@ -82,8 +86,11 @@ class FixedRuns:
             the record of each that was ever started, in the order of ``wanted``.
         """
         settle(self.records, self.spec)
-        numbers = self._numbers(wanted)
         recorded = {trial.number: trial for trial in self.records.trials()}
+        told = _Named(self.tracker, self.noun, {number: trial.name or "" for number, trial in recorded.items()})
+        for number, trial in recorded.items():
+            told.recall_trial(number, None, trial)
+        numbers = self._numbers(wanted)
         missing = [
             (number, run)
             for number, run in zip(numbers, wanted, strict=True)
@@ -137,10 +144,14 @@ class FixedRuns:
             number=searcher.number,
             protected=roles,
         )
+        recorded = self.records.trials()
+        shown = replace(Shown.search(spec), rungs=(spec.samples,), trials=len(wanted), noun=self.noun)
+        events = make_events(self.say, shown, [trial for trial in recorded if trial.number in roles],
+                             lambda: brake.reason)  # fmt: skip
         recorder = Recorder(
             records=self.records,
             tracker=_Named(self.tracker, self.noun, roles),
-            events=Events(self.say, spec.objective.metric, spec.objective.mode, len(wanted), self.noun),
+            events=events,
             searcher=searcher,
             scheduler=scheduler,
             metric=spec.objective.metric,
@@ -148,7 +159,8 @@ class FixedRuns:
             rungs=(spec.samples,),
             names=[roles.get(number, "") for number in range(max(roles) + 1)],
             make_config=lambda params: self.config(params).to_dict(),
-            restore=resumable(self.records, self.records.trials()),
+            restore=resumable(self.records, recorded),
+            storage=self.storage,
             brake=brake,
         )
         tuner = make_tuner(
@@ -163,10 +175,10 @@ class FixedRuns:
             noun=self.noun,
             session=session,
             storage=self.storage,
-            callbacks=[recorder],
+            callbacks=[recorder, *self.copying],
             brake=brake,
         )
-        with stopped_by_signals(brake):
+        with stopped_by_signals(brake), events.shown():
             tuner.fit()
 
 
@@ -217,9 +229,8 @@ class _Named(NullTracker):
         tags: Mapping[str, str] = _NO_TAGS,
     ) -> None:
         """Open a run under its role and seed."""
-        role, seed = self._roles[int(number)], str(params[SEED])
-        own = {self._noun: "true", "role": role, "seed": seed, **tags}
-        self._tracker.start_trial(self._key(number), f"{role}, seed {seed}", params, config, own)
+        title, own = self._known_as(number, params)
+        self._tracker.start_trial(self._key(number), title, params, config, {**own, **tags})
 
     def log_result(
         self, number: int | str, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()
@@ -232,6 +243,17 @@ class _Named(NullTracker):
     ) -> None:
         """Close a run."""
         self._tracker.end_trial(self._key(number), outcome, reason, tags)
+
+    def recall_trial(
+        self, number: int | str, name: str | None, trial: TrialRecord, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
+        """Tell of a run of an earlier session."""
+        title, own = self._known_as(number, trial.params)
+        self._tracker.recall_trial(self._key(number), title, trial, {**own, **tags})
+
+    def _known_as(self, number: int | str, params: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+        role, seed = self._roles[int(number)], str(params[SEED])
+        return f"{role}, seed {seed}", {self._noun: "true", "role": role, "seed": seed}
 
     def _key(self, number: int | str) -> str:
         return f"{self._noun} {number}"

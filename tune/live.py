@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
@@ -26,23 +26,45 @@ from tune.summary import BASELINE, scored
 REFRESHES_PER_S = 2
 
 
-def make_events(
-    say: Say, spec: SearchSpec, recorded: Sequence[TrialRecord], stopping: Callable[[], str | None]
-) -> Events:
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of a study: the trials of its search, or others that it trains.
+
+    Attributes:
+        study, metric, mode: of the search.
+        rungs: at which they are compared; the last is a trial's budget.
+        trials: how many there will be.
+        noun: what one is called.
+    """
+
+    study: str
+    metric: str
+    mode: str
+    rungs: tuple[int, ...]
+    trials: int
+    noun: str = "trial"
+
+    @classmethod
+    def search(cls, spec: SearchSpec) -> "Shown":
+        """The trials of a search."""
+        return cls(spec.study, spec.objective.metric, spec.objective.mode, spec.rungs, spec.budget.trials)
+
+
+def make_events(say: Say, what: Shown, recorded: Sequence[TrialRecord], stopping: Callable[[], str | None]) -> Events:
     """A study's events: lines for ``say``, and a table too where they go to a terminal.
 
     Args:
         say: takes each line.
-        spec: of the search.
+        what: is shown.
         recorded: trials of earlier sessions.
-        stopping: why the search is ending, if it is.
+        stopping: why they are ending, if they are.
     """
     if say is say_line and is_terminal(sys.stdout):
-        events: Events = LiveEvents(Console(), spec, stopping)
+        events: Events = LiveEvents(Console(), what, stopping)
     else:
-        events = Events(say, spec.objective.metric, spec.objective.mode, spec.budget.trials)
+        events = Events(say, what.metric, what.mode, what.trials, what.noun)
     for trial in recorded:
-        there = [scored(trial, spec.objective.metric, spec.rungs, rung) for rung in spec.rungs]
+        there = [scored(trial, what.metric, what.rungs, rung) for rung in what.rungs]
         events.recall(trial, {one.rung: one.value for one in there if one is not None})
     return events
 
@@ -57,14 +79,14 @@ class LiveEvents(Events):
 
     Args:
         console: of the terminal.
-        spec: of the search.
+        what: is shown.
         stopping: why the search is ending, if it is.
     """
 
-    def __init__(self, console: Console, spec: SearchSpec, stopping: Callable[[], str | None]):
-        super().__init__(self._print, spec.objective.metric, spec.objective.mode, spec.budget.trials)
+    def __init__(self, console: Console, what: Shown, stopping: Callable[[], str | None]):
+        super().__init__(self._print, what.metric, what.mode, what.trials, what.noun)
         self._console = console
-        self._spec = spec
+        self._what = what
         self._stopping = stopping
         self._lock = threading.Lock()  # the table is drawn in a thread of its own
         self._began = time.monotonic()
@@ -105,7 +127,7 @@ class LiveEvents(Events):
 
     def reported(self, number: int, metrics: Mapping[str, float], rung: int) -> None:
         """A trial reported at a rung."""
-        value, samples = metrics.get(self._spec.objective.metric), int(metrics.get("samples_seen", 0))
+        value, samples = metrics.get(self._what.metric), int(metrics.get("samples_seen", 0))
         with self._lock:
             row, now = self._rows[number], time.monotonic()
             measured = (samples - row.samples) / max(now - self._heard[number], 1e-9)
@@ -125,24 +147,25 @@ class LiveEvents(Events):
     def snapshot(self) -> Snapshot:
         """The study as it is now."""
         with self._lock:
-            moment, spec = time.monotonic(), self._spec
+            moment, what = time.monotonic(), self._what
             rows = [self._with_value(row) for row in self._rows.values()]
             running = [
                 replace(row, since=moment - self._heard[row.number]) for row in rows if row.number not in self._ended
             ]
             known = {number: state for number, state in self._ended.items() if state != "waiting"}
             drawn = [self._drawn.get(number, 0) for number, state in known.items() if state != "failed"]
-            sign = 1.0 if spec.objective.mode == "min" else -1.0
+            sign = 1.0 if what.mode == "min" else -1.0
             best = sorted(
                 (row for row in rows if row.value is not None and known.get(row.number) != "failed"),
                 key=lambda row: (-row.rung, sign * (row.value or 0.0), row.number),
             )
             return Snapshot(
-                study=spec.study,
-                metric=spec.objective.metric,
-                mode=spec.objective.mode,
-                rungs=spec.rungs,
-                trials=spec.budget.trials,
+                study=what.study,
+                metric=what.metric,
+                mode=what.mode,
+                rungs=what.rungs,
+                trials=what.trials,
+                noun=what.noun,
                 ended=Counter(known.values()),
                 running=running,
                 best=best[:BEST_SHOWN],

@@ -53,7 +53,7 @@ class Snapshot:
     Attributes:
         study, metric, mode: of the search.
         rungs: the last is a trial's budget.
-        trials: that the search will run.
+        trials: that the search will run; noun: what one is called.
         ended: state -> how many trials ended so.
         running, best: trials that run, and the best of all, the best first.
         baseline: the baseline's value at the best trial's rung.
@@ -74,6 +74,7 @@ class Snapshot:
     seconds: float = 0.0
     samples_per_trial: float | None = None
     stopping: str | None = None
+    noun: str = "trial"
 
 
 def render(now: Snapshot, width: int, height: int) -> RenderableType:
@@ -92,9 +93,9 @@ def render(now: Snapshot, width: int, height: int) -> RenderableType:
 
 
 def _head(now: Snapshot, width: int) -> Text:
-    parts = [f"{sum(now.ended.values())} of {now.trials} trials ended"]
+    parts = [f"{sum(now.ended.values())} of {now.trials} {now.noun}s ended"]
     if now.stopping is not None:
-        parts.append("stopping; trials keep their states, Ctrl-C again ends at once")
+        parts.append(f"stopping; {now.noun}s keep their states, Ctrl-C again ends at once")
     else:
         parts += [f"{count} {word}" for state, word in _ENDED.items() if (count := now.ended.get(state))]
         parts += [f"{len(now.running)} running", duration(now.seconds)]
@@ -120,7 +121,7 @@ def seconds_left(now: Snapshot) -> float | None:
 
 def _table(now: Snapshot, width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
-    table.add_column("Trial", no_wrap=True, justify="right", min_width=7)
+    table.add_column(now.noun.capitalize(), no_wrap=True, justify="right", min_width=7)
     table.add_column("Samples", no_wrap=True, justify="right")
     if width >= WIDE:
         table.add_column("", width=12)

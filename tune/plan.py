@@ -14,6 +14,7 @@ from tune.finalists import planned_runs
 from tune.preflight import Facts
 from tune.space import Space, base_values, describe, ends, make_space, to_distribution, warm_starts
 from tune.spec import SearchSpec
+from tune.tracking.mlflow_store import mask
 
 FEW_EPISODES = 5
 """Fewer held-out episodes than this are called few: an interval over them is wide."""
@@ -127,7 +128,7 @@ def plan_lines(spec: SearchSpec, facts: Facts | None, run_dir: str) -> Iterator[
     yield f"Results    {run_dir}"
     if spec.is_remote:
         yield f"States     {spec.storage.rstrip('/')}/{Path(run_dir).name}"
-    uri = spec.tracking.uri or "mlflow.db beside the results"
+    uri = mask(spec.tracking.uri or "mlflow.db beside the results")
     yield f"MLflow     {f'{uri}, experiment {spec.experiment}' if spec.tracking.enabled else 'off'}"
 
 

@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
 from ray.tune import Stopper
 
 from smolvla_core.errors import ConfigError
-from tune.spec import Resources
+from tune.notice import GRACE_S, Notice
 
 _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -79,40 +79,38 @@ def _start() -> None:
                 raise ConfigError(f"Ray did not start ({reason}); is the machine too busy? Try again") from error
 
 
-def concurrency(resources: Resources, limit: int | None) -> int:
-    """How many trials run at once on what Ray has.
-
-    Raises:
-        ConfigError: not even one fits, and no autoscaler would add machines.
-    """
-    have = ray.cluster_resources()
-    fits = int(have.get("CPU", 0) / resources.cpus)
-    if resources.gpus:
-        fits = min(fits, int(have.get("GPU", 0) / resources.gpus))
-    if not fits and not Path("~/ray_bootstrap_config.yaml").expanduser().exists():
-        raise ConfigError(
-            f"resources: a trial asks for {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and Ray has "
-            f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}; lower them, e.g. --set resources.gpus=0"
-        )
-    return min(limit, max(fits, 1)) if limit and fits else limit or max(fits, 1)
-
-
 class Brake(Stopper):
-    """Ends a search when the seconds are used up, or when :meth:`pull` is called.
+    """Ends a search when the seconds are used up, when :meth:`pull` is called, or soon after :meth:`ask`.
 
     Args:
         seconds: that there are; None: no limit.
         kept: says how many of them are kept for what comes after; asked now and then, since it is
             known better the longer the search runs.
+        say: takes a line about what is waited for.
+
+    Attributes:
+        notice: by which the trainings that run are asked for their states.
     """
 
-    def __init__(self, seconds: float | None, kept: Callable[[], float] | None = None):
+    def __init__(
+        self,
+        seconds: float | None,
+        kept: Callable[[], float] | None = None,
+        say: Callable[[str], None] | None = None,
+    ):
+        self.notice = Notice()
+        self._say = say
+        self._asked_at: float | None = None
         self._began = time.monotonic()
         self._seconds = seconds
-        self._ask = kept
+        self._know_kept = kept
         self._kept = 0.0
         self._ask_at = self._began
         self.reason: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles it into a file that this package never loads, and what it asks may know passwords."""
+        return {}
 
     @property
     def left(self) -> float | None:
@@ -123,36 +121,55 @@ class Brake(Stopper):
         """End the search; the trials that run can be continued."""
         self.reason = reason
 
+    def ask(self) -> None:
+        """End the search once the trials that run have saved their states, or after some seconds."""
+        self._asked_at = time.monotonic()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it is about to end, or has ended, by :meth:`ask`."""
+        return self._asked_at is not None
+
     def __call__(self, trial_id: str, result: dict) -> bool:
         """No single trial is stopped."""
         return False
 
     def stop_all(self) -> bool:
         """Asked by Ray several times a second."""
+        if self._asked_at is not None and self.reason is None:
+            self._await_states(self._asked_at)
         if self.reason is None and self._seconds is not None and self.left is not None:
             self._ask_again(self._seconds)
             if self.left <= self._kept:
                 self.reason = TIME_IS_KEPT if self._kept else OUT_OF_TIME
         return self.reason is not None
 
+    def _await_states(self, since: float) -> None:
+        if not self.notice.given:
+            self.notice.give()
+            if self._say is not None and not self.notice.answered:
+                self._say(f"Stopping; the trials save their states, which takes at most {GRACE_S:g} s ...")
+        if self.notice.answered or time.monotonic() > since + GRACE_S:
+            self.pull()
+
     def _ask_again(self, seconds: float) -> None:
         now = time.monotonic()
-        if self._ask is not None and now >= self._ask_at:
-            self._kept = self._ask()
+        if self._know_kept is not None and now >= self._ask_at:
+            self._kept = self._know_kept()
             self._ask_at = now + min(30.0, 0.01 * seconds)
 
 
 @contextmanager
 def stopped_by_signals(brake: Brake) -> Iterator[None]:
-    """SIGINT and SIGTERM pull the brake; the second one ends the process at once."""
+    """SIGINT and SIGTERM end a search as :meth:`Brake.ask` does; the second one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if brake.reason == INTERRUPTED:
+        if brake.is_asked:
             raise KeyboardInterrupt
-        brake.pull()
+        brake.ask()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

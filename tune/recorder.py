@@ -11,10 +11,11 @@ from tune.asha import RungScheduler
 from tune.console import Events
 from tune.ray_session import Brake
 from tune.records import Records, Result
+from tune.remote import join
 from tune.retention import Retention
 from tune.searcher import FAILURE
 from tune.tracking import Tracker
-from tune.trainable import CURVE, EPISODES, TRACEBACK
+from tune.trainable import CURVE, DISK_FULL, EPISODES, TRACEBACK
 
 HOPELESS_AFTER = 3
 """Trials that fail before any has reported, after which the search is given up."""
@@ -43,6 +44,7 @@ class Recorder(Callback):
         names: of the first trials: the warm starts.
         make_config: parameters -> the whole configuration, nested.
         restore: number -> (checkpoint, samples seen), of trials that are continued.
+        storage: where Ray keeps the states: a path, or an address.
         brake: pulled when it is hopeless: the first trials all failed before they reported anything.
     """
 
@@ -60,6 +62,7 @@ class Recorder(Callback):
         names: list[str],
         make_config: Callable[[Mapping[str, Any]], dict[str, Any]],
         restore: Mapping[int, tuple[str, int]],
+        storage: str,
         brake: Brake,
     ):
         self._records = records
@@ -72,6 +75,7 @@ class Recorder(Callback):
         self._names = names
         self._make_config = make_config
         self._restore = dict(restore)
+        self._storage = storage
         recorded = records.trials()
         self._retention = Retention(records.locate, recorded, scheduler.rungs, mode)
         self._saved = {trial.number: trial.checkpoint for trial in recorded if trial.outcome is None}
@@ -102,14 +106,20 @@ class Recorder(Callback):
         self._records.start_trial(number, name, params, config)
         self._tracker.start_trial(number, name, params, config)
         self._running[number] = {"ray.trial_id": trial.trial_id}
+        self._brake.notice.started(number)
         self._events.started(number, name, params, samples)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         """Record a report."""
         number = self._searcher.number(trial.trial_id)
-        path = checkpoint_place(trial, result)
+        if result.get(DISK_FULL):  # no trial's fault: all that run can be continued
+            self._brake.pull(f"the disk is full: {result[FAILURE]}")
+            return
+        path = checkpoint_place(trial, result, self._storage)
         if path:
             self._saved[number] = self._records.relative(path)
+            self._brake.notice.saved(number)
+            trial.run_metadata.num_failures = 0  # Ray gives up after so many in all, however far it came between
         report = Result(
             metrics=numbers(result),
             curve=tuple(numbers(point) for point in result.get(CURVE, ())),
@@ -132,7 +142,8 @@ class Recorder(Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Record how it ended; one that the brake ended stays open, so that it can be continued."""
         number = self._searcher.number(trial.trial_id)
-        if self._brake.reason is not None and not (trial.last_result or {}).get("done"):
+        last = trial.last_result or {}
+        if self._brake.reason is not None and (last.get(DISK_FULL) or not last.get("done")):
             return
         cut = self._scheduler.cuts.get(number)
         reason = f"{cut.value:.5g} at {cut.rung:,} samples, the cut-off is {cut.cutoff:.5g}" if cut else None
@@ -159,8 +170,9 @@ class Recorder(Callback):
         tags = self._running.pop(number, None)
         if tags is None:
             return
-        self._tracker.end_trial(number, state, reason, tags)
+        self._brake.notice.ended(number)
         self._records.end_trial(number, state, reason)
+        self._tracker.end_trial(number, state, reason, tags)
         self._retention.ended(number, state, self._saved.pop(number, None))
         self._events.ended(number, state, reason)
         if state == "failed" and not self._any_report:
@@ -169,17 +181,22 @@ class Recorder(Callback):
                 self._brake.pull(f"the first {self._failed_at_once} trials failed, the last one with: {reason}")
 
 
-def checkpoint_place(trial: Any, result: Mapping[str, Any]) -> str | None:
-    """Where Ray put a report's checkpoint: a path, or an address in a remote storage; None without one."""
+def checkpoint_place(trial: Any, result: Mapping[str, Any], address: str) -> str | None:
+    """Where Ray put a report's checkpoint: a path, or an address in a remote storage; None without one.
+
+    Args:
+        trial: Ray's.
+        result: the report.
+        address: of Ray's storage, as it was given to Ray, which keeps the path in it alone.
+    """
     folder, storage = result.get("checkpoint_dir_name"), trial.storage
     if not folder:
         return None
     path = f"{storage.trial_fs_path}/{folder}"
     if storage.storage_filesystem.type_name == "local":
         return path
-    # Ray's own path lacks the scheme
     inside = path.split(storage.storage_fs_path, 1)[1].lstrip("/")
-    return f"{storage.storage_path.rstrip('/')}/{inside}"
+    return join(address, inside)
 
 
 def ending(last: Mapping[str, Any], metric: str, budget: int, cut: str | None) -> tuple[str, str | None]:

@@ -14,13 +14,13 @@ a line that was cut off is dropped.
 
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from smolvla_core.errors import DataError
+from tune.clock import StudyClock, clock_of
 from tune.closed_loop import Achieved, achieved
 
 TRIALS, FINALISTS = "trials", "finalists"
@@ -121,7 +121,8 @@ class Records:
             how many times it has been, this one included.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        document = {"time": time.time(), "pid": os.getpid(), "code": dict(code), "resources": dict(resources)}
+        self._clock.not_before(max((*(session.time for session in self.sessions()), *self._event_times()), default=0.0))
+        document = {"time": self._clock.now(), "pid": os.getpid(), "code": dict(code), "resources": dict(resources)}
         _append(self.run_dir / SESSIONS, document)
         return len(self.sessions())
 
@@ -133,10 +134,7 @@ class Records:
     def seconds_used(self) -> float:
         """How long the study's sessions lasted so far, each up to its last record of either kind."""
         starts = [session.time for session in self.sessions()]
-        every = [trial for kind in (TRIALS, FINALISTS) for trial in Records(self.run_dir, kind).trials()]
-        events = sorted(
-            t for trial in every for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
-        )
+        events = self._event_times()
         total = 0.0
         for begin, end in zip(starts, [*starts[1:], float("inf")], strict=False):
             total += max((t - begin for t in events if begin <= t < end), default=0.0)
@@ -150,7 +148,7 @@ class Records:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in ("results.jsonl", "outcome.json"):  # of one under this number that never came to start
             (folder / stale).unlink(missing_ok=True)
-        document = {"number": number, "name": name, "params": params, "config": config, "time": time.time()}
+        document = {"number": number, "name": name, "params": params, "config": config, "time": self._clock.now()}
         _write(folder / "params.json", document)
 
     def add_result(self, number: int, result: Result) -> bool:
@@ -159,12 +157,12 @@ class Records:
             return False
         self._reported[number] = result.samples_seen
         document = {key: value for key, value in vars(result).items() if value not in (None, False, ())}
-        _append(self.folder(number) / "results.jsonl", document | {"time": time.time()})
+        _append(self.folder(number) / "results.jsonl", document | {"time": self._clock.now()})
         return True
 
     def end_trial(self, number: int, state: str, reason: str | None) -> None:
         """Record how a trial ended. One that was never started is not listed for it."""
-        _write(self.folder(number) / "outcome.json", {"state": state, "reason": reason, "time": time.time()})
+        _write(self.folder(number) / "outcome.json", {"state": state, "reason": reason, "time": self._clock.now()})
 
     def keep_traceback(self, number: int, text: str) -> None:
         """Keep what a failed trial's process last said, in ``error.txt``."""
@@ -192,6 +190,17 @@ class Records:
             return path
         place, root = Path(path).resolve(), self.run_dir.resolve()
         return str(place.relative_to(root)) if place.is_relative_to(root) else path
+
+    @property
+    def _clock(self) -> StudyClock:
+        return clock_of(self.run_dir.absolute())
+
+    def _event_times(self) -> list[float]:
+        """When anything was recorded, of either kind."""
+        every = [trial for kind in (TRIALS, FINALISTS) for trial in Records(self.run_dir, kind).trials()]
+        return sorted(
+            t for trial in every for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
+        )
 
     def folder(self, number: int) -> Path:
         """Where a trial's record is."""

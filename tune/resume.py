@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tune.recorder import ending
 from tune.records import Records, TrialRecord
+from tune.remote import Folder, join
 from tune.spec import SearchSpec
 
 RAY_FOLDER = "ray"
@@ -14,7 +15,7 @@ RAY_FOLDER = "ray"
 def state_storage(spec: SearchSpec, run_dir: Path) -> str:
     """Where Ray keeps the states of a study's trainings: a path, or an address in the remote storage."""
     if spec.is_remote:
-        return f"{spec.storage.rstrip('/')}/{run_dir.name}/{RAY_FOLDER}"
+        return join(spec.storage, run_dir.name, RAY_FOLDER)
     return str(run_dir.absolute() / RAY_FOLDER)
 
 
@@ -35,9 +36,16 @@ def resumable(records: Records, recorded: Sequence[TrialRecord]) -> dict[int, tu
         if trial.outcome is not None or trial.checkpoint is None:
             continue
         place = records.locate(trial.checkpoint)
-        if "://" in place or Path(place).is_dir():
+        if _is_there(place):
             samples = next(r.samples_seen for r in reversed(trial.results) if r.checkpoint)
             found[trial.number] = (place, samples)
         else:
             logging.getLogger(__name__).warning("%s is gone; trial %d starts anew", place, trial.number)
     return found
+
+
+def _is_there(place: str) -> bool:
+    if "://" not in place:
+        return Path(place).is_dir()
+    found = Folder.at(place)
+    return bool(found.files())

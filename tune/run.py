@@ -10,13 +10,26 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __package__ in (None, ""):  # `ray submit` runs this file itself, from any folder
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+if __package__ in (None, ""):
+    # `ray submit` copies this file alone to the head's home folder and runs it there: the package is then
+    # the installed one, and nothing in that folder may stand before it
+    _here = Path(__file__).resolve().parent
+    sys.path[:1] = [str(_here.parent)] if (_here / "spec.py").is_file() else []
 
-from smolvla_core.command import FAILED, OK, Parser, answer, python_command
-from smolvla_core.errors import ConfigError
-from tune.source import Source
-from tune.spec import SearchSpec, load_spec
+try:
+    from smolvla_core.command import FAILED, OK, Parser, answer, python_command
+    from smolvla_core.errors import ConfigError
+    from tune.source import Source
+    from tune.spec import SearchSpec, load_spec
+except ModuleNotFoundError as error:
+    if error.name not in ("smolvla_core", "tune"):
+        raise
+    print(
+        f"error: {sys.executable} lacks the package smolvla-tune, which every machine of a cluster needs; "
+        "install it there (docs/cluster.md), e.g. pip install -e FOLDER_OF_THE_PROJECT",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 if TYPE_CHECKING:
     from tune.preflight import Facts
@@ -85,11 +98,11 @@ def _resume(options: argparse.Namespace) -> int:
     """Go on with a study: its missing trials, and those of ``--extend``."""
     from tune import driver
     from tune.preflight import preflight
-    from tune.run_folder import GIVEN, find_folder, refuse_other_data, resumed_spec
+    from tune.run_folder import GIVEN, find_folder, opened, refuse_other_data, resumed_spec
 
     given, source = load_spec(options.yaml, options.set) if options.yaml else (None, None)
     if options.resume:
-        folder = Path(options.resume).absolute()
+        folder = opened(options.resume)
     elif given is not None:
         folder = find_folder(given)
     else:
@@ -105,14 +118,19 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _run(spec: SearchSpec, folder: Path, yaml_text: str, facts: "Facts", resume: bool = False) -> int:
+    from tune.mirror import home_of
     from tune.report import closing_lines
     from tune.study import Study
-    from tune.tracking import viewing_command
+    from tune.tracking import viewing_command, viewing_page
 
     summary = Study(spec, folder, yaml_text, facts.dataset, facts.objective).run(resume)
-    _print(closing_lines(summary, viewing_command(spec.tracking.uri, folder, spec.tracking.enabled)))
+    where = spec.tracking.uri, folder, spec.tracking.enabled
+    _print(closing_lines(summary, viewing_command(*where), viewing_page(*where)))
+    home = home_of(spec, folder)
+    if home is not None:
+        _print([f"Kept at         {home}"])
     if summary.state != "complete":
-        _print([f"Continue with  {python_command()} -m tune.run --resume {_shown(folder)}"])
+        _print([f"Continue with  {python_command()} -m tune.run --resume {home or _shown(folder)}"])
     return OK if summary.state == "complete" and summary.best is not None else FAILED
 
 
@@ -127,9 +145,10 @@ def _reconcile(options: argparse.Namespace) -> int:
 
 
 def _measure(spec: SearchSpec) -> list[str]:
+    from tune.capacity import concurrency
     from tune.packing import machines, pack, packed_line, while_measuring
     from tune.probe import Measured, largest_point, points_to_measure, probe, probe_lines
-    from tune.ray_session import concurrency, ray_session
+    from tune.ray_session import ray_session
 
     with ray_session():
         if not spec.resources.auto:

@@ -11,7 +11,9 @@ from typing import Any
 from smolvla_core.config_values import load_yaml
 from smolvla_core.errors import ConfigError
 from tune.fitted_frames import with_stored
+from tune.remote import Folder, join
 from tune.spec import SearchSpec, is_uri
+from tune.tracking.mlflow_store import BLOT, PASSWORD, USERNAME, is_server, mask
 
 GIVEN, RESOLVED, DATASET, OBJECTIVE = "study.yaml", "study.resolved.yaml", "dataset.json", "objective.json"
 MAY_DIFFER = ("budget", "finalists", "closed_loop", "resources", "max_concurrent")
@@ -21,7 +23,13 @@ _TIME = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?")
 
 
 def new_folder(spec: SearchSpec) -> Path:
-    """A name for a new study's folder; nothing is made yet."""
+    """A name for a new study's folder; nothing is made yet, but a remote storage is tried.
+
+    Raises:
+        ConfigError: a remote storage cannot be written.
+    """
+    if spec.is_remote:
+        Folder.at(spec.storage).check_writable()
     stem = _home(spec) / f"{spec.study}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, number = stem, 1
     while folder.exists():
@@ -37,10 +45,13 @@ def write_specification(
     dataset: Mapping[str, Any] | None = None,
     objective: Mapping[str, Any] | None = None,
 ) -> None:
-    """Keep the YAML as given, and as resolved, what identifies the data, and what the objective is measured on."""
+    """Keep the YAML as given, and as resolved, what identifies the data, and what the objective is measured on.
+
+    Names and passwords in addresses are blotted out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / GIVEN, yaml_text)
-    write_whole(folder / RESOLVED, spec.to_yaml())
+    write_whole(folder / GIVEN, mask(yaml_text))
+    write_whole(folder / RESOLVED, _without_password(spec).to_yaml())
     for name, facts in ((DATASET, dataset), (OBJECTIVE, objective)):
         if facts is not None:
             write_whole(folder / name, json.dumps(dict(facts), indent=2) + "\n")
@@ -52,10 +63,9 @@ def refuse_other_data(folder: Path, dataset: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: the digest differs.
     """
-    file = folder / DATASET
-    if not file.is_file():
+    stored = stored_dataset(folder)
+    if stored is None:
         return
-    stored = json.loads(file.read_text(encoding="utf-8"))
     for before, now in zip(_each(stored), _each(dataset), strict=True):
         if before["digest"] != now["digest"]:
             raise ConfigError(
@@ -76,16 +86,43 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def find_folder(spec: SearchSpec) -> Path:
-    """The newest folder of a study.
+    """The newest folder of a study; of one in a remote storage, with its records as they are there.
 
     Raises:
         ConfigError: there is none.
     """
-    home = _home(spec)
-    found = [(age, file.parent) for file in home.glob(f"*/{RESOLVED}") if (age := _age(file.parent, spec.study))]
+    home = spec.storage if spec.is_remote else _home(spec)
+    names = (
+        _remote_studies(str(home))
+        if spec.is_remote
+        else (file.parent.name for file in Path(home).glob(f"*/{RESOLVED}"))
+    )
+    found = [(age, name) for name in names if (age := _age(name, spec.study))]
     if not found:
         raise ConfigError(f"--resume: {home} holds no run of the study '{spec.study}'; leave --resume out to start one")
-    return max(found)[1]
+    return opened(join(spec.storage, max(found)[1]) if spec.is_remote else str(Path(home) / max(found)[1]))
+
+
+def opened(place: str, asked_by: str = "--resume") -> Path:
+    """A study's folder here, given as a path, or as the address in a remote storage that its records are taken from.
+
+    Raises:
+        ConfigError: the address cannot be opened, or holds no study.
+        StudyBusyError: a living driver runs the study at the address.
+    """
+    if not is_uri(place):
+        return Path(place).absolute()
+    from tune.mirror import fetched
+
+    return fetched(place, asked_by)
+
+
+def _remote_studies(storage: str) -> list[str]:
+    try:
+        home = Folder.at(storage, "--resume")
+        return [name for name in home.folders() if home.has(f"{name}/{RESOLVED}")]
+    except OSError as error:
+        raise ConfigError(f"--resume: {storage} cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def stored_spec(folder: Path, asked_by: str = "--resume") -> SearchSpec:
@@ -113,6 +150,12 @@ def stored_spec(folder: Path, asked_by: str = "--resume") -> SearchSpec:
         ) from None
 
 
+def stored_dataset(folder: Path) -> dict[str, Any] | None:
+    """What identifies the data that a study was started with; None where it was not kept."""
+    file = folder / DATASET
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
 def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchSpec:
     """What a resumed study goes on with: the stored specification, with the budget and resources given now.
 
@@ -126,8 +169,10 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
     """
     stored = stored_spec(folder)
     values = stored.to_dict()
-    if given is not None:
-        now = with_stored(values, given.to_dict())
+    if given is None:
+        values["tracking"] |= {"uri": _with_password(stored.tracking.uri, folder)}
+    else:
+        now = with_stored(values, _without_password(given).to_dict())
         for section in values:
             if section not in MAY_DIFFER and values[section] != now[section]:
                 place, before, after = next(_differences(values[section], now[section], section))
@@ -136,10 +181,34 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
                     "put it back, or leave --resume out to start a new study"
                 )
         values |= {section: now[section] for section in MAY_DIFFER}
+        values["tracking"] = given.to_dict()["tracking"]
     # a study that was extended has more trials than its YAML says
     trials = max(values["budget"]["trials"], stored.budget.trials) + extend
     values["budget"] = {**values["budget"], "trials": trials}
     return SearchSpec.from_dict(values)
+
+
+def _without_password(spec: SearchSpec) -> SearchSpec:
+    uri = spec.tracking.uri
+    if uri is None:
+        return spec
+    return spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": mask(uri)})})
+
+
+def _with_password(uri: str | None, folder: Path) -> str | None:
+    """The address of a study's tracking server, whose password stands in the environment.
+
+    Raises:
+        ConfigError: it had one in its address, which is not kept.
+    """
+    if uri is None or BLOT not in uri:
+        return uri
+    if is_server(uri) and USERNAME in os.environ:
+        return uri.replace(BLOT, "")
+    raise ConfigError(
+        f"--resume: the password of tracking.uri ({uri}) is not kept in {folder}; give the search's YAML beside it, "
+        f"or for a server {USERNAME} and {PASSWORD} in the environment"
+    )
 
 
 def _differences(old: Any, new: Any, place: str) -> Iterator[tuple[str, str, str]]:
@@ -165,11 +234,11 @@ def _shown(value: Any) -> str:
 
 
 def _home(spec: SearchSpec) -> Path:
-    """Local folder of the records; a remote storage holds the checkpoints only."""
+    """Folder of the records; those of a remote storage are worked on here and copied there (``tune.mirror``)."""
     return Path("runs").absolute() if is_uri(spec.storage) else Path(spec.storage)
 
 
-def _age(folder: Path, study: str) -> tuple[str, int] | None:
+def _age(name: str, study: str) -> tuple[str, int] | None:
     """What orders a study's folders by age; None for another study's, such as demo-2's for demo."""
-    found = _TIME.fullmatch(folder.name.removeprefix(study)) if folder.name.startswith(study) else None
+    found = _TIME.fullmatch(name.removeprefix(study)) if name.startswith(study) else None
     return (found[1], int(found[2] or 1)) if found else None

@@ -50,6 +50,8 @@ __all__ = [
     "load_spec",
 ]
 
+PROJECT = Path(__file__).resolve().parents[1]
+"""The folder that this package was installed from, where it is a checkout."""
 OBJECTIVE = "val/critical_action_mse"
 METRICS = (OBJECTIVE, "val/critical_action_l1", "val/critical_energy_score", "val/action_mse", "val/flow_loss")
 """What ``smolvla_core.evaluate`` scores; lower is better for each."""
@@ -277,18 +279,13 @@ class SearchSpec(Section):
 def load_spec(path: str | Path, assignments: Iterable[str] = ()) -> tuple[SearchSpec, Source]:
     """Read a search's YAML, apply ``KEY=VALUE`` assignments, and check everything but the data.
 
-    Relative paths are taken from the current folder and made absolute.
+    A file that is not found from the current folder is looked for in the project's, since `ray submit` runs
+    in the head's home folder. Relative paths in it are taken from the current folder and made absolute.
 
     Raises:
         ConfigError: one line that begins with the file and the line of the mistake.
     """
-    file = Path(path)
-    if file.is_dir():
-        raise ConfigError(f"{path}: is a folder; give the path of a search's YAML in it")
-    if not file.is_file():
-        raise ConfigError(
-            f"{path}: no such file (looked in {file.absolute().parent}); give the path of a search's YAML"
-        )
+    file = _find(Path(path))
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -300,6 +297,17 @@ def load_spec(path: str | Path, assignments: Iterable[str] = ()) -> tuple[Search
         return SearchSpec.from_dict(absolute(expand(tree))), source
     except SpecError as error:
         raise source.located(error) from None
+
+
+def _find(path: Path) -> Path:
+    places = [Path.cwd()] if path.is_absolute() else [Path.cwd(), PROJECT]
+    for file in (place / path for place in places):
+        if file.is_dir():
+            raise ConfigError(f"{path}: is a folder; give the path of a search's YAML in it")
+        if file.is_file():
+            return file
+    looked = " and ".join(dict.fromkeys(str((place / path).parent) for place in places))
+    raise ConfigError(f"{path}: no such file (looked in {looked}); give the path of a search's YAML")
 
 
 def absolute(tree: dict[str, Any]) -> dict[str, Any]:

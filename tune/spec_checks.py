@@ -6,6 +6,7 @@ folder; the others need nothing but the specification.
 
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tune.spec_errors import explained_trial, most_telling
 __all__ = ["check", "check_data", "is_uri"]
 
 INFO = "meta/info.json"
+_JOBS_FOLDER = re.compile(r"/runtime_resources/working_dir_files(/|$)")
 
 
 def check(spec: SearchSpec) -> None:
@@ -43,6 +45,7 @@ def check(spec: SearchSpec) -> None:
     _finalists(spec)
     _device(spec)
     _remote(spec)
+    _lasting(spec)
 
 
 def check_data(spec: SearchSpec) -> dict[str, Any]:
@@ -162,6 +165,17 @@ def _remote(spec: SearchSpec) -> None:
             f"storage is remote ({spec.storage}), where MLflow's {uri or 'SQLite file'} cannot live; set tracking.uri "
             "to a server or database that every machine reaches, e.g. http://mlflow:5000",
         )
+
+
+def _lasting(spec: SearchSpec) -> None:
+    """Results outlive the folder that `ray job submit --working-dir` unpacks, which Ray deletes after the job."""
+    for place, value in ((("storage",), spec.storage), (("tracking", "uri"), spec.tracking.uri)):
+        if value is not None and _JOBS_FOLDER.search(value):
+            raise SpecError(
+                place,
+                f"{value} lies in the working directory of a Ray job, which is deleted with the job; give an address "
+                "(s3://bucket/runs, http://mlflow:5000), or an absolute path that every machine sees",
+            )
 
 
 def _horizon(spec: SearchSpec, fps: float) -> None:

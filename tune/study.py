@@ -9,20 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray.tune import Callback
+
 from tune import driver
 from tune.asha import RungScheduler
+from tune.capacity import concurrency
 from tune.closed_loop_runs import let_act
 from tune.console import Say, say_line
 from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
 from tune.fixed_runs import FixedRuns
-from tune.live import make_events
+from tune.live import Shown, make_events
+from tune.mirror import mirrored
+from tune.nodes import check_nodes
 from tune.packing import resources_of
 from tune.ray_session import (
     INTERRUPTED,
     OUT_OF_TIME,
     TIME_IS_KEPT,
     Brake,
-    concurrency,
     ray_session,
     stopped_by_signals,
 )
@@ -79,43 +83,54 @@ class Study:
         """
         self.say("Starting Ray; the first trials load torch and the policy before they report ...")
         with ray_session():
-            resources, line = resources_of(self.spec)
-            if line is not None:
-                self.say(line)
-            limit = concurrency(resources, self.spec.max_concurrent)
-            driver.hold(self.run_dir)
-            try:
-                return self._run(resume, resources, limit)
-            finally:
-                driver.release(self.run_dir)
+            check_nodes(self.spec, self.run_dir)
+            with resources_of(self.spec) as (resources, line):
+                if line is not None:
+                    self.say(line)
+                limit = concurrency(resources, self.spec.max_concurrent)
+                driver.hold(self.run_dir)
+                try:
+                    with mirrored(self.spec, self.run_dir) as copying:
+                        return self._run(resume, resources, limit, copying)
+                finally:
+                    driver.release(self.run_dir)
 
-    def _run(self, resume: bool, resources: Resources, limit: int) -> Summary:
+    def _run(self, resume: bool, resources: Resources, limit: int, copying: list[Callback]) -> Summary:
         write_specification(self.run_dir, self.spec, self.yaml_text, self.dataset, self.objective)
         records = Records(self.run_dir)
         used = records.seconds_used()
         session = records.start_session(code_versions(), {"cpus": resources.cpus, "gpus": resources.gpus})
         settle(records, self.spec)
-        tracker = self._open_tracker(resume)
+        tracker = self._open_tracker(records, resume)
         hours = self.spec.budget.hours
         brake = Brake(
-            None if hours is None else hours * 3600 - used, lambda: kept_seconds(self.spec, self.run_dir, limit)
+            None if hours is None else hours * 3600 - used,
+            lambda: kept_seconds(self.spec, self.run_dir, limit),
+            self.say,
         )
         try:
-            self._search(records, tracker, brake, resources, limit, f"session_{session:03d}")
-            brake = self._compare(records, tracker, brake, resources, limit, f"finalists_{session:03d}")
+            self._search(records, tracker, brake, resources, limit, f"session_{session:03d}", copying)
+            brake = self._compare(records, tracker, brake, resources, limit, f"finalists_{session:03d}", copying)
             return self._finish(records, tracker, brake)
         except BaseException as error:
             tracker.end_study(self._summary(records, "failed", _reason(error)).to_dict())
             raise
 
     def _search(
-        self, records: Records, tracker: Tracker, brake: Brake, resources: Resources, limit: int, session: str
+        self,
+        records: Records,
+        tracker: Tracker,
+        brake: Brake,
+        resources: Resources,
+        limit: int,
+        session: str,
+        copying: list[Callback],
     ) -> None:
         spec, recorded = self.spec, records.trials()
         remaining = spec.budget.trials - sum(trial.outcome is not None for trial in recorded)
         if remaining <= 0:
             return
-        events = make_events(self.say, spec, recorded, lambda: brake.reason)
+        events = make_events(self.say, Shown.search(spec), recorded, lambda: brake.reason)
         searcher = self._searcher(recorded)
         scheduler = self._scheduler(searcher, recorded)
         recorder = Recorder(
@@ -130,6 +145,7 @@ class Study:
             names=list(spec.warm_start),
             make_config=lambda params: to_trial_config(spec, params).to_dict(),
             restore=resumable(records, recorded),
+            storage=state_storage(spec, self.run_dir),
             brake=brake,
         )
         tuner = make_tuner(
@@ -144,14 +160,21 @@ class Study:
             noun="trial",
             session=session,
             storage=state_storage(spec, self.run_dir),
-            callbacks=[recorder, Refresher(self.run_dir)],
+            callbacks=[recorder, *copying, Refresher(self.run_dir)],
             brake=brake,
         )
         with stopped_by_signals(brake), events.shown():
             tuner.fit()
 
     def _compare(
-        self, records: Records, tracker: Tracker, brake: Brake, resources: Resources, limit: int, session: str
+        self,
+        records: Records,
+        tracker: Tracker,
+        brake: Brake,
+        resources: Resources,
+        limit: int,
+        session: str,
+        copying: list[Callback],
     ) -> Brake:
         """Run the finalists, unless the search did not come to its end; the brake that ended the study."""
         if self.spec.finalists is None or brake.reason not in (None, *_ENDED_BY_TIME):
@@ -166,8 +189,9 @@ class Study:
             storage=state_storage(self.spec, self.run_dir),
             noun=NOUN,
             shared=SHARED,
+            copying=copying,
         )
-        after = Brake(brake.left)
+        after = Brake(brake.left, say=self.say)
         run_finalists(runs, records.trials(), session=session, limit=limit, brake=after)
         if self.spec.closed_loop is not None:
             with stopped_by_signals(after):
@@ -211,10 +235,12 @@ class Study:
         scheduler.preload((number, samples, value) for _, number, samples, value in arrived)
         return scheduler
 
-    def _open_tracker(self, resume: bool) -> Tracker:
+    def _open_tracker(self, records: Records, resume: bool) -> Tracker:
         spec = self.spec
         tracker = make_tracker(spec.tracking.uri, spec.experiment, self.run_dir, spec.tracking.enabled)
         tracker.start_study(self.run_dir, spec.to_dict(), self.yaml_text, self.dataset, resume)
+        for trial in records.trials() if resume else ():
+            tracker.recall_trial(trial.number, trial.name, trial)
         return tracker
 
     def _summary(self, records: Records, state: str, reason: str | None) -> Summary:

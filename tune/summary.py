@@ -80,18 +80,30 @@ class Summary:
         return gain(self.best.value, self.baseline.value, self.mode)
 
     @property
+    def gain_interval(self) -> tuple[Interval, int] | None:
+        """The gain with its interval, and over how many episodes; None where nothing is recorded of it."""
+        if self.best is None:
+            return None
+        found = [g for g in self.gains if g["trial"] == self.best.number and g["rung"] == self.best.rung]
+        return (Interval(*(found[0][key] for key in ("mean", "low", "high"))), found[0]["episodes"]) if found else None
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether the gain's interval holds 0: it may be chance."""
+        found = self.gain_interval
+        return found is not None and found[0].low is not None and found[0].sign == 0
+
+    @property
     def gain_noise(self) -> str:
         """What is known of the gain's noise, to follow its number; empty where nothing is recorded of it."""
-        if self.best is None:
+        found = self.gain_interval
+        if found is None:
             return ""
-        found = [g for g in self.gains if g["trial"] == self.best.number and g["rung"] == self.best.rung]
-        if not found:
-            return ""
-        gain = Interval(*(found[0][key] for key in ("mean", "low", "high")))
+        gain, count = found
         if gain.low is None or gain.high is None:
             return "; one validation episode, so its noise is not known"
-        episodes = f"95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f} % over {found[0]['episodes']} episodes"
-        return f"; {'within noise, ' if gain.sign == 0 else ''}{episodes}"
+        episodes = f"95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f} % over {count} episodes"
+        return f"; {'within noise, ' if self.within_noise else ''}{episodes}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and for a tracker; ``gain`` included."""

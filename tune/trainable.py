@@ -14,6 +14,7 @@ ray_tune.Tuner(
 ).fit()
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -27,7 +28,8 @@ from ray import tune as ray_tune
 
 from smolvla_core.config import TrialConfig
 from smolvla_core.config_values import set_dotted
-from smolvla_core.errors import DivergedError, UserError
+from smolvla_core.errors import DamagedStateError, DivergedError, InfeasibleError, UserError, disk_is_full
+from tune.notice import Listener, listen_to
 from tune.searcher import FAILURE
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ EPISODES = "episode_errors"
 CURVE = "curve"
 """Key of a report: the training metrics since the report before, each with its ``samples_seen``."""
 TRACEBACK = "traceback"
+DISK_FULL = "disk_full"
+"""Key of a failure that is the disk's, not the trial's."""
 _REUSE_WAIT = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
 
 
@@ -49,7 +53,9 @@ def smolvla_trainable(config: dict[str, Any]) -> None:
     """Train one trial, reporting to Ray Tune at each of ``eval.at`` and at the end.
 
     Every report holds ``samples_seen``, ``step``, the training and validation metrics, ``curve``,
-    ``episode_errors``, and a checkpoint from which Ray resumes the trial to the same numbers. May run in reused actors.
+    ``episode_errors``, and a checkpoint from which Ray resumes the trial to the same numbers; one that is damaged
+    is not taken, and the trial starts anew. In a study it reports its state between them too, without validation
+    metrics, when that is asked for (``tune.notice``). May run in reused actors.
 
     Args:
         config: a ``TrialConfig``: nested sections, dotted keys (``"optim.batch_size"``), or both;
@@ -66,9 +72,10 @@ def smolvla_trainable(config: dict[str, Any]) -> None:
 
     trial = trial_config(config)
     curve: list[dict[str, float]] = []
+    listener = Listener()
 
     def report(metrics: Mapping[str, float], save: "Snapshot") -> None:
-        if not any(key.startswith("val/") for key in metrics):
+        if not listener.due and not any(key.startswith("val/") for key in metrics):
             curve.append(dict(metrics))
             return
         with tempfile.TemporaryDirectory(prefix="trial-") as folder:
@@ -76,11 +83,16 @@ def smolvla_trainable(config: dict[str, Any]) -> None:
             result = {**metrics, CURVE: list(curve), EPISODES: save.episodes}
             ray_tune.report(result, checkpoint=ray_tune.Checkpoint.from_directory(folder))
         curve.clear()
+        listener.saved()
 
     with ExitStack() as stack:
         checkpoint = ray_tune.get_checkpoint()
         restore = Path(stack.enter_context(checkpoint.as_directory())) / STATE if checkpoint else None
-        train(trial, report, restore=restore)
+        try:
+            train(trial, report, restore=restore, report_now=listener)
+        except DamagedStateError as error:
+            logging.getLogger(__name__).warning("%s; the trial starts anew", error)
+            train(trial, report, report_now=listener)
 
 
 def trial_config(config: Mapping[str, Any]) -> TrialConfig:
@@ -94,6 +106,22 @@ def trial_config(config: Mapping[str, Any]) -> TrialConfig:
     return TrialConfig.from_dict(set_dotted(nested, dotted))
 
 
+def in_study(trainable: Trainable, notice: str) -> Trainable:
+    """A trainable that reports its failures, and saves its state upon its driver's notice.
+
+    Args:
+        trainable: one training.
+        notice: ``tune.notice.Notice.key``.
+    """
+    inner = reporting_failures(trainable)
+
+    def run(config: dict[str, Any]) -> None:
+        listen_to(notice)
+        inner(config)
+
+    return run
+
+
 def reporting_failures(trainable: Trainable) -> Trainable:
     """A trainable that reports an exception as a last result, ``{"failure": reason, "traceback": text}``.
 
@@ -105,7 +133,9 @@ def reporting_failures(trainable: Trainable) -> Trainable:
         try:
             trainable(config)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded and the search goes on
-            report = {FAILURE: failure_reason(error), TRACEBACK: traceback.format_exc()}
+            report: dict[str, Any] = {FAILURE: failure_reason(error), TRACEBACK: traceback.format_exc()}
+            if disk_is_full(error):
+                report[DISK_FULL] = True
             # the traceback's frames hold the model, and on a GPU its memory, until they are let go
             error.__traceback__ = None
             del error
@@ -121,6 +151,8 @@ def failure_reason(error: BaseException) -> str:
     text = (lines[0] if lines else "")[:300]
     if isinstance(error, DivergedError):
         return f"diverged: {text}"
+    if isinstance(error, InfeasibleError):
+        return f"out of memory: {text}; give each trial more (resources), or a smaller policy"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory: {text}; lower optim.micro_batch or raise resources"
     if isinstance(error, UserError):

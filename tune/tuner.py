@@ -9,10 +9,10 @@ from ray.tune.search import Searcher
 from tune.asha import RungScheduler
 from tune.ray_session import Brake
 from tune.spec import Resources
-from tune.trainable import Trainable, reporting_failures
+from tune.trainable import Trainable, in_study
 
 RESTARTS = 2
-"""How often a training whose process died is started again from its last checkpoint."""
+"""How often a training whose process died is started again from its last checkpoint, unless it reports in between."""
 
 
 def make_tuner(
@@ -49,7 +49,7 @@ def make_tuner(
         brake: ends it.
     """
     return ray_tune.Tuner(
-        ray_tune.with_resources(reporting_failures(trainable), {"cpu": resources.cpus, "gpu": resources.gpus}),
+        ray_tune.with_resources(in_study(trainable, brake.notice.key), {"cpu": resources.cpus, "gpu": resources.gpus}),
         param_space=dict(fixed),
         tune_config=ray_tune.TuneConfig(
             search_alg=searcher,

@@ -1,7 +1,7 @@
 """Which code ran: the versions of what matters, and the commit of this package."""
 
 import platform
-import subprocess
+import subprocess  # nosec B404 # git, with fixed arguments
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def code_versions() -> dict[str, str]:
 def _git(*arguments: str) -> str | None:
     folder = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # nosec B603 B607 # the user's own git, without a shell
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):

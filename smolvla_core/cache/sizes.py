@@ -78,7 +78,7 @@ def _picture_sizes(smolvla: SmolVLAConfig, interface: Interface) -> list[tuple[i
 @lru_cache(maxsize=4)
 def _vlm_config(name: str) -> Any:
     try:
-        return AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(name)  # nosec B615 # no code comes with it
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.pretrained: the configuration of its VLM, {name}, cannot be fetched "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smolvla_core.data.inside import inside
 from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
@@ -49,7 +50,7 @@ def load_annotations(root: Path) -> dict[int, list[SkillSpan]] | None:
             row = json.loads(line)
             name = row["annotation"]
             if name is not None:
-                spans = read_annotation(Path(root) / _inside(name), int(row["length"]))
+                spans = read_annotation(inside(Path(root), name), int(row["length"]))
                 annotations[int(row["episode_index"])] = spans
     except DataError:
         raise
@@ -102,13 +103,6 @@ def skill_spans(annotation: Mapping[str, Any], length: int) -> list[SkillSpan]:
 def manipulation_spans(spans: Iterable[SkillSpan]) -> list[SkillSpan]:
     """The picks and places among ``spans``: where a hand's precision decides the task."""
     return [span for span in spans if any(part.startswith(MANIPULATIONS) for part in span.skill.lower().split(", "))]
-
-
-def _inside(name: str) -> Path:
-    path = Path(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{name!r} leaves the dataset")
-    return path
 
 
 def _strings(value: Any) -> Iterator[str]:

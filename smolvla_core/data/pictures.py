@@ -1,5 +1,6 @@
 """Camera frames by row number, decoded by lerobot's own reader."""
 
+import re
 from collections import defaultdict
 from functools import cached_property
 from io import BytesIO
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from smolvla_core.data.dataset import Dataset, video_offsets
+from smolvla_core.data.inside import inside
 from smolvla_core.errors import DataError
 
 
@@ -73,7 +75,7 @@ class Camera:
                 row = wanted[0]
                 raise DataError(
                     f"{path}: frame {dataset.frame[row]} of episode {dataset.episode[row]} cannot be decoded "
-                    f"({(str(error).splitlines() or [type(error).__name__])[0]}); fetch the video again"
+                    f"({_reason(error)}); fetch the video again"
                 ) from error
             if tuple(decoded.shape[1:]) != tuple(pictures.shape[1:]):
                 return decoded
@@ -84,7 +86,20 @@ class Camera:
         pictures = []
         for row in rows:
             stored = self._stored[int(row)].as_py()
-            data = stored["bytes"] or (self.dataset.root / stored["path"]).read_bytes()
-            picture = np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+            try:
+                data = stored["bytes"] or inside(self.dataset.root, stored["path"]).read_bytes()
+                picture = np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+            except (OSError, ValueError) as error:
+                dataset = self.dataset
+                raise DataError(
+                    f"{dataset.root}: frame {dataset.frame[row]} of episode {dataset.episode[row]} of '{self.key}' "
+                    f"cannot be read ({_reason(error)}); fetch the dataset again"
+                ) from error
             pictures.append(torch.from_numpy(picture.copy()).permute(2, 0, 1))
         return torch.stack(pictures)
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says, without where in its own source it says so."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^.*\.(?:cpp|h|py):\d+, ", "", line).rstrip(". ") or type(error).__name__

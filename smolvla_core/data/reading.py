@@ -15,6 +15,7 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from numpy.typing import NDArray
 
 from smolvla_core.config import DatasetSource
+from smolvla_core.data.inside import refuse_paths_that_leave
 from smolvla_core.data.keys import ACTION, STATE, TASK_INFO, TIMESTAMP
 from smolvla_core.data.legacy import converted, is_legacy
 from smolvla_core.errors import DataError
@@ -43,6 +44,7 @@ def locate(source: DatasetSource, cache_dir: str | None) -> Path:
         raise DataError(
             f"{info_file}: 'fps' is {fps!r}; it must be a number above 0, correct it or fetch the file again"
         )
+    refuse_paths_that_leave(root)
     return converted(root, info, cache_dir) if is_legacy(info) else root.resolve()
 
 
@@ -62,6 +64,7 @@ def read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
     Raises:
         DataError: a file is missing or damaged, or the dataset lacks a feature that is needed.
     """
+    refuse_paths_that_leave(root)
     for needed in ("meta/tasks.parquet", "meta/episodes", "data"):
         files = [file for file in (root / needed, *(root / needed).rglob("*.parquet")) if file.is_file()]
         if not files:  # lerobot would ask the hub for it

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.data.behavior import layout, release
+from smolvla_core.data.inside import INFO_FILE
 from smolvla_core.data.video_files import write_hevc
 from smolvla_core.data.wording import counted
 from smolvla_core.data.workers import each
@@ -86,7 +87,7 @@ def record(
     _check(settings, jobs)
     _begin(out, settings)
     numbers = [layout.episode_number(TASKS[settings.task], i) for i in range(settings.episodes)]
-    if (out / layout.INFO_FILE).is_file():
+    if (out / INFO_FILE).is_file():
         notify(len(numbers), len(numbers))
         return len(numbers)
     missing = [i for i, number in enumerate(numbers) if not _part(out, number, "json").is_file()]
@@ -113,9 +114,7 @@ def record_episode(out: Path, settings: Settings, ordinal: int) -> None:
         write_hevc(staging, film(env.world, shown, cameras, camera), layout.FPS)
         os.replace(staging, path)
     extra = {"instance": instance, "attempt": shown.attempt, "seed": settings.seed, "noise": settings.noise}
-    release.write_json(
-        layout.episode_file(out, layout.ANNOTATION_PATH, number), release.annotation(recording, task)
-    )
+    release.write_json(layout.episode_file(out, layout.ANNOTATION_PATH, number), release.annotation(recording, task))
     release.write_json(
         layout.episode_file(out, layout.METAINFO_PATH, number), release.metainfo(recording, task) | {"garden": extra}
     )
@@ -144,9 +143,9 @@ def _complete(out: Path, settings: Settings, numbers: Sequence[int]) -> None:
         pq.write_table(table.set_column(table.schema.get_field_index("index"), "index", [index]), path)
         start += row["listing"]["length"]
     release.write_meta(out, [row["listing"] for row in rows], [row["stats"] for row in rows], task)
-    staging = out / f"{layout.INFO_FILE}.{os.getpid()}"
+    staging = out / f"{INFO_FILE}.{os.getpid()}"
     release.write_json(staging, release.info([row["listing"] for row in rows], task, settings.pixels))
-    os.replace(staging, out / layout.INFO_FILE)
+    os.replace(staging, out / INFO_FILE)
     shutil.rmtree(out / PARTS)
 
 
@@ -252,9 +251,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
             shown = bar.add_task("recording", total=settings.episodes)
-            there = record(
-                args.out, settings, jobs=args.jobs, notify=lambda done, _: bar.update(shown, completed=done)
-            )
+            there = record(args.out, settings, jobs=args.jobs, notify=lambda done, _: bar.update(shown, completed=done))
     except BrokenProcessPool:
         print(f"error: a process died, perhaps for want of memory; {CONTINUE}, with fewer --jobs", file=sys.stderr)
         return FAILED

@@ -203,11 +203,11 @@ def _camera(
     body: mujoco.MjsBody, name: str, place: Array, forward: Array, right: Array | None = None, up: Array | None = None
 ) -> None:
     back = -forward / np.linalg.norm(forward)
-    if right is None:
-        assert up is not None
-        right = np.cross(up, back)
-    right = right / np.linalg.norm(right)
-    rotation = np.stack([right, np.cross(back, right), back], axis=1)
+    if right is None and up is not None:
+        right = np.asarray(np.cross(up, back))
+    assert right is not None
+    sideways = np.asarray(right / np.linalg.norm(right))
+    rotation = np.stack([sideways, np.cross(back, sideways), back], axis=1)
     quat = np.empty(4)
     mujoco.mju_mat2Quat(quat, rotation.ravel())
     fovy = math.degrees(2 * math.atan(CAMERA_PIXELS[name] / 2 / _FOCAL_PX[name]))
@@ -215,7 +215,7 @@ def _camera(
 
 
 def _actuators(spec: mujoco.MjSpec) -> None:
-    for name, gain in zip(BASE_JOINTS, (2000.0, 2000.0, 150.0), strict=True):
+    for name, gain in zip(BASE_JOINTS, (2000.0, 2000.0, 800.0), strict=True):
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_velocity(kv=gain)
         actuator.forcerange, actuator.forcelimited = (-600.0, 600.0), True
@@ -228,5 +228,5 @@ def _actuators(spec: mujoco.MjSpec) -> None:
     ):
         for name in names:
             actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-            actuator.set_to_position(kp=gain, dampratio=1.0)
+            actuator.set_to_position(kp=gain, dampratio=2.0 if most < 50 else 1.0)
             actuator.forcerange, actuator.forcelimited = (-most, most), True

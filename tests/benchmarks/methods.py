@@ -10,15 +10,18 @@ from unittest.mock import patch
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import RandomSampler, TPESampler
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from tests.benchmarks.lcbench import SPACE
 from tune.asha import RungScheduler
-from tune.proposals import Past, told
-from tune.searcher import RungSearch
+from tune.improvement import DefineByRun, Told, drawn
+from tune.proposals import ENOUGH, Past, told
+from tune.searcher import RungSearch, SpaceLike
+from tune.space import Space
 
 
 class RayMethod:
@@ -55,11 +58,14 @@ class RayMethod:
 class RandomDraws:
     """Ray's random search: independent draws."""
 
-    def __init__(self, seed: int):
+    def __init__(self, space: SpaceLike, seed: int):
         self._study = optuna.create_study(sampler=RandomSampler(seed=seed))
+        self._space = space if callable(space) else Space(dict(space))
 
     def suggest(self, trial_id: str) -> Mapping[str, Any]:
-        return self._study.ask(SPACE).params
+        trial = self._study.ask()
+        self._space(trial)
+        return trial.params
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None: ...
 
@@ -72,22 +78,22 @@ def rays_asha(mode: str, rungs: Sequence[int], reduction: int) -> ASHAScheduler:
     )
 
 
-def stock(mode: str, rungs: Sequence[int], reduction: int, seed: int) -> RayMethod:
+def stock(mode: str, rungs: Sequence[int], reduction: int, seed: int, space: SpaceLike = SPACE) -> RayMethod:
     """Ray's ``OptunaSearch`` and ``ASHAScheduler`` with their defaults."""
     from ray.tune.search.optuna import OptunaSearch
 
-    searcher = OptunaSearch(dict(SPACE), metric="value", mode=mode, seed=seed)
+    searcher = OptunaSearch(space if callable(space) else dict(space), metric="value", mode=mode, seed=seed)
     return RayMethod(searcher, rays_asha(mode, rungs, reduction), "value", "training_iteration")
 
 
-def random(mode: str, rungs: Sequence[int], reduction: int, seed: int) -> RayMethod:
+def random(mode: str, rungs: Sequence[int], reduction: int, seed: int, space: SpaceLike = SPACE) -> RayMethod:
     """Random draws under Ray's ``ASHAScheduler``."""
-    return RayMethod(RandomDraws(seed), rays_asha(mode, rungs, reduction), "value", "training_iteration")
+    return RayMethod(RandomDraws(space, seed), rays_asha(mode, rungs, reduction), "value", "training_iteration")
 
 
-def ours(mode: str, rungs: Sequence[int], reduction: int, seed: int) -> RayMethod:
+def ours(mode: str, rungs: Sequence[int], reduction: int, seed: int, space: SpaceLike = SPACE) -> RayMethod:
     """``RungSearch`` and ``RungScheduler``."""
-    searcher = RungSearch(dict(SPACE), metric="value", mode=mode, rungs=rungs, resource="epochs", seed=seed)
+    searcher = RungSearch(space, metric="value", mode=mode, rungs=rungs, resource="epochs", seed=seed)
     scheduler = RungScheduler(
         metric="value",
         mode=mode,
@@ -103,9 +109,10 @@ class Ablated:
     """``ours`` with parts of ``tune.proposals`` replaced while it suggests, or without its stopping rule."""
 
     def __init__(
-        self, parts: Mapping[str, Any], stops: bool, mode: str, rungs: Sequence[int], reduction: int, seed: int
-    ):
-        self._whole = ours(mode, rungs, reduction, seed)
+        self, parts: Mapping[str, Any], stops: bool, mode: str, rungs: Sequence[int], reduction: int, seed: int,
+        space: SpaceLike = SPACE,
+    ):  # fmt: skip
+        self._whole = ours(mode, rungs, reduction, seed, space)
         self._parts, self._stops, self._last = dict(parts), stops, rungs[-1]
 
     def suggest(self, number: int) -> Mapping[str, Any]:
@@ -118,9 +125,30 @@ class Ablated:
         return self._whole.observe(number, epoch, value)
 
 
-def tpe(seed: int) -> TPESampler:
-    """Optuna's TPE, as a model of one rung."""
-    return TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
+def tpe(
+    trials: Sequence[Told], space: DefineByRun, direction: StudyDirection, rng: np.random.Generator
+) -> dict[str, Any]:
+    """``modelled_point`` by Optuna's TPE."""
+    return _by(
+        TPESampler(seed=int(rng.integers(2**31)), n_startup_trials=1, multivariate=True), trials, space, direction
+    )
+
+
+def optunas_gp(
+    trials: Sequence[Told], space: DefineByRun, direction: StudyDirection, rng: np.random.Generator
+) -> dict[str, Any]:
+    """``modelled_point`` by Optuna's ``GPSampler``."""
+    return _by(GPSampler(seed=int(rng.integers(2**31)), n_startup_trials=1), trials, space, direction)
+
+
+def _by(sampler: BaseSampler, trials: Sequence[Told], space: DefineByRun, direction: StudyDirection) -> dict[str, Any]:
+    study = optuna.create_study(direction=direction, sampler=sampler)
+    for each in trials:
+        state = TrialState.RUNNING if each.value is None else TrialState.COMPLETE
+        study.add_trial(
+            create_trial(params=each.params, distributions=each.distributions, value=each.value, state=state)
+        )
+    return drawn(study, space)
 
 
 def stopped_as_worst(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.random.Generator) -> list:
@@ -139,6 +167,17 @@ def stopped_at_last_value(rung: int, past: Sequence[Past], direction: StudyDirec
     return told(rung, filled, direction, rng)
 
 
+def top_if_any(past: Sequence[Past], rungs: Sequence[int]) -> int | None:
+    """``modelled_rung`` of a model that takes the results of all rungs together."""
+    return rungs[-1] if sum(bool(trial.values) for trial in past) >= ENOUGH else None
+
+
+def last_values(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.random.Generator) -> list:
+    """``told``, with every trial at its last value, whatever the budget it is of."""
+    return told(rung, [replace(t, values={rung: t.values[max(t.values)]}) if t.values else t for t in past],
+                direction, rng)  # fmt: skip
+
+
 def _ended_below(trial: Past, rung: int) -> bool:
     return not trial.runs and rung not in trial.values
 
@@ -146,7 +185,7 @@ def _ended_below(trial: Past, rung: int) -> bool:
 class SyneTuneMethod:
     """A scheduler of Syne Tune, called as its ``Tuner`` calls it."""
 
-    def __init__(self, name: str, mode: str, rungs: Sequence[int], reduction: int, seed: int):
+    def __init__(self, name: str, mode: str, rungs: Sequence[int], reduction: int, seed: int, space: SpaceLike = SPACE):
         from syne_tune.backend.trial_status import Trial
         from syne_tune.optimizer import baselines
 
@@ -154,7 +193,7 @@ class SyneTuneMethod:
         np.random.seed(seed)  # parts of Syne Tune draw from NumPy's global generator
         self._make_trial = Trial
         self._scheduler = getattr(baselines, name)(
-            syne_tune_space(SPACE),
+            syne_tune_space(space),
             metric="value",
             time_attr="epoch",
             max_t=rungs[-1],
@@ -185,10 +224,12 @@ class SyneTuneMethod:
         return True
 
 
-def syne_tune_space(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+def syne_tune_space(space: SpaceLike) -> dict[str, Any]:
     """Optuna's distributions as Syne Tune's domains."""
     from syne_tune import config_space as domains
 
+    if callable(space):
+        raise NotImplementedError("Syne Tune's spaces have no conditions")
     found = {}
     for name, distribution in space.items():
         assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -213,18 +254,24 @@ NAMES: dict[str, Any] = {
     "syne-tune-ASHACQR": syne_tune("ASHACQR"),
     "syne-tune-ASHABORE": syne_tune("ASHABORE"),
     "syne-tune-ASHA": syne_tune("ASHA"),
-    "ours-tpe": partial(Ablated, {"_RungModel": tpe}, True),
-    "ours-tpe-third-random": partial(Ablated, {"_RungModel": tpe, "RANDOM_SHARE": 1 / 3}, True),
+    "ours-tpe": partial(Ablated, {"modelled_point": tpe}, True),
+    "ours-optunas-gp": partial(Ablated, {"modelled_point": optunas_gp, "TRIED": 0}, True),
+    "ours-stopped-untold": partial(Ablated, {"TRIED": 0}, True),
+    "ours-tpe-third-random": partial(Ablated, {"modelled_point": tpe, "RANDOM_SHARE": 1 / 3}, True),
+    "ours-random": partial(Ablated, {"RANDOM_SHARE": 1.0}, True),
     "ours-no-random": partial(Ablated, {"RANDOM_SHARE": 0.0}, True),
     "ours-third-random": partial(Ablated, {"RANDOM_SHARE": 1 / 3}, True),
     "ours-any-rung": partial(Ablated, {"LEAST_BUDGET": 0.0}, True),
     "ours-last-rung": partial(Ablated, {"LEAST_BUDGET": 1.0}, True),
     "ours-stopped-as-worst": partial(Ablated, {"told": stopped_as_worst}, True),
     "ours-stopped-at-last-value": partial(Ablated, {"told": stopped_at_last_value}, True),
+    "ours-all-rungs-mixed": partial(Ablated, {"modelled_rung": top_if_any, "told": last_values}, True),
     "ours-no-stop": partial(Ablated, {}, False),
 }
-"""Name -> (mode, rungs, reduction factor, seed) -> ``Method``."""
+"""Name -> (mode, rungs, reduction factor, seed, space) -> ``Method``."""
 COMPARED = ("stock", "random", "ours", "syne-tune-BOHB")
+CONDITIONAL = ("stock", "random", "ours")
+"""Those whose spaces may have conditions."""
 
 
 def missing(name: str) -> str | None:

@@ -1,6 +1,6 @@
 """Searchers under ASHA, compared on LCBench: regret against the epochs spent.
 
-``python -m tests.benchmarks.searchers --seeds 20``
+``python -m tests.benchmarks.searchers --seeds 20``, or ``--planted`` for curves that need no data.
 
 Eight simulated workers; a trial is compared at its rungs, whose first is ``grace`` epochs and each
 next ``reduction`` times the one before. Every run is one line of a file, so that a run of this
@@ -23,7 +23,10 @@ from typing import Any
 import optuna
 
 from tests.benchmarks import methods
-from tests.benchmarks.lcbench import EPOCHS, METRICS, TASKS, Surrogate
+from tests.benchmarks.lcbench import EPOCHS, METRICS, SPACE, TASKS, Surrogate
+from tests.benchmarks.planted import EPOCHS as PLANTED_EPOCHS
+from tests.benchmarks.planted import FAMILIES, SPACES, Planted
+from tests.benchmarks.planted import TASKS as PLANTED_TASKS
 from tests.benchmarks.report import print_tables
 from tests.benchmarks.simulator import Track, simulate
 from tests.benchmarks.through_ray import search
@@ -34,15 +37,19 @@ GRACES, REDUCTIONS = (1, 3, 6), (3, 4)
 def main() -> int:
     """Make the runs that are missing, and print the tables."""
     options = _options()
-    if not (options.data / "model.onnx").is_file():
+    surrogate: Surrogate | Planted
+    if options.planted:
+        surrogate = Planted()
+    elif not (options.data / "model.onnx").is_file():
         print(f"skipped: no surrogate at {options.data}; name its folder by --data")
         return 0
-    try:
-        surrogate = Surrogate(options.data)
-    except ImportError:
-        print("error: onnxruntime is not installed; install the project's dev extra (make setup)", file=sys.stderr)
-        return 2
-    if options.ray:
+    else:
+        try:
+            surrogate = Surrogate(options.data)
+        except ImportError:
+            print("error: onnxruntime is not installed; install the project's dev extra (make setup)", file=sys.stderr)
+            return 2
+    if options.ray and isinstance(surrogate, Surrogate):
         _through_ray(options, surrogate)
         return 0
     options.results.parent.mkdir(parents=True, exist_ok=True)
@@ -59,10 +66,10 @@ def main() -> int:
     return 0
 
 
-def rungs_of(grace: int, reduction: int) -> tuple[int, ...]:
+def rungs_of(grace: int, reduction: int, whole: int = EPOCHS) -> tuple[int, ...]:
     """The epochs at which trials are compared; the last is a whole trial."""
-    levels = itertools.takewhile(lambda level: level < EPOCHS, (grace * reduction**k for k in itertools.count()))
-    return (*levels, EPOCHS)
+    levels = itertools.takewhile(lambda level: level < whole, (grace * reduction**k for k in itertools.count()))
+    return (*levels, whole)
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -74,13 +81,13 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def one_run(
-    surrogate: Surrogate, make: Callable[..., Any], task: int, metric: str, rungs: Sequence[int], reduction: int,
-    seed: int, budget: int, workers: int,
+    surrogate: Surrogate | Planted, make: Callable[..., Any], task: int, metric: str, rungs: Sequence[int],
+    reduction: int, seed: int, budget: int, workers: int,
 ) -> Track:  # fmt: skip
     """One search, with values as the surrogate gives them."""
-    mode = METRICS[metric]
+    mode = {**METRICS, **FAMILIES}[metric]
     return simulate(
-        make(mode, rungs, reduction, seed),
+        make(mode, rungs, reduction, seed, space=SPACE if metric in METRICS else SPACES[metric]),
         lambda params: surrogate.curve(task, metric, params, rungs),
         rungs,
         budget,
@@ -102,12 +109,15 @@ def _through_ray(options: argparse.Namespace, surrogate: Surrogate) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.searchers", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/lcbench"), help="folder of the surrogate")
-    parser.add_argument("--results", type=Path, default=Path("runs/benchmarks/searchers.jsonl"), help="file of runs")
-    parser.add_argument("--methods", nargs="+", choices=methods.NAMES, default=list(methods.COMPARED), metavar="NAME",
+    parser.add_argument("--planted", action="store_true", help="curves with a planted optimum in place of LCBench")
+    parser.add_argument("--results", type=Path, help="file of runs (default: runs/benchmarks/searchers.jsonl; planted: "
+                        "planted.jsonl)")  # fmt: skip
+    parser.add_argument("--methods", nargs="+", choices=methods.NAMES, metavar="NAME",
                         help="of " + ", ".join(methods.NAMES))  # fmt: skip
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--tasks", type=int, nargs="+", default=list(TASKS), metavar="TASK")
-    parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS))
+    parser.add_argument("--tasks", type=int, nargs="+", metavar="TASK")
+    parser.add_argument("--metrics", nargs="+", choices=[*METRICS, *FAMILIES], metavar="METRIC",
+                        help=f"of {', '.join(METRICS)}; planted: {', '.join(FAMILIES)}")  # fmt: skip
     parser.add_argument("--graces", type=int, nargs="+", default=list(GRACES), metavar="EPOCHS")
     parser.add_argument("--reductions", type=int, nargs="+", default=list(REDUCTIONS), metavar="FACTOR")
     parser.add_argument("--subset", type=int, metavar="N", help="the first N tasks only")
@@ -116,7 +126,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ray", type=int, metavar="TRIALS", help="one search of so many trials through Ray's Tuner")
     parser.add_argument("--table", action="store_true", help="print the tables of the runs there are, make none")
     options = parser.parse_args()
-    options.tasks = options.tasks[: options.subset]
+    options.results = options.results or Path(f"runs/benchmarks/{'planted' if options.planted else 'searchers'}.jsonl")
+    options.methods = options.methods or list(methods.CONDITIONAL if options.planted else methods.COMPARED)
+    options.tasks = (options.tasks or list(PLANTED_TASKS if options.planted else TASKS))[: options.subset]
+    options.metrics = options.metrics or list(FAMILIES if options.planted else METRICS)
+    options.whole = PLANTED_EPOCHS if options.planted else EPOCHS
     return options
 
 
@@ -137,7 +151,7 @@ def _wanted(run: dict[str, Any], options: argparse.Namespace, chosen: Any) -> bo
     )
 
 
-def _run(options: argparse.Namespace, surrogate: Surrogate, chosen: list[str]) -> None:
+def _run(options: argparse.Namespace, surrogate: Surrogate | Planted, chosen: list[str]) -> None:
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.disable(logging.WARNING)
@@ -156,8 +170,8 @@ def _run(options: argparse.Namespace, surrogate: Surrogate, chosen: list[str]) -
                 continue
             started, scale = time.monotonic(), scales[task, metric]
             track = one_run(
-                surrogate, methods.NAMES[name], task, metric, rungs_of(grace, reduction), reduction, seed,
-                options.budget, options.workers,
+                surrogate, methods.NAMES[name], task, metric, rungs_of(grace, reduction, options.whole), reduction,
+                seed, options.budget, options.workers,
             )  # fmt: skip
             run |= {"trials": track.trials, "seconds": round(time.monotonic() - started, 2)}
             for steps in ("chosen", "whole", "seen"):

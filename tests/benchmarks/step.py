@@ -26,7 +26,8 @@ SIDES = {
     "lerobot": "lerobot-train",
     "ours": "ours, without the cache",
     "cold": "ours, filling an empty cache",
-    "warm": "ours, from the filled cache",
+    "embeddings": "ours, from the filled cache, of image embeddings alone",
+    "warm": "ours, from the filled cache, with what the VLM makes of a frame",
 }
 
 
@@ -73,7 +74,11 @@ def _run_side(options: argparse.Namespace) -> None:
             "policy": {"pretrained": str(options.work / options.arch), "tokenizer_max_length": 256},
             "optim": {"batch_size": options.batch},
             "eval": {"frames": 1},
-            "runtime": {"precision": "fp32", "cache": _cache_folder(options)},
+            "runtime": {
+                "precision": "fp32",
+                "cache": _cache_folder(options),
+                "prefixes": "off" if options.side == "embeddings" else "auto",
+            },
         }
     )
     inputs = resolve(config)
@@ -231,7 +236,7 @@ def _ours(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) ->
 
 
 def _cache_folder(options: argparse.Namespace) -> str:
-    return str(options.work / "cache") if options.side in ("cold", "warm") else "off"
+    return str(options.work / "cache") if options.side in ("cold", "embeddings", "warm") else "off"
 
 
 def _memory(name: str) -> int:
@@ -288,7 +293,7 @@ def _print_comparison(options: argparse.Namespace) -> None:
 def _print_payback(options: argparse.Namespace, results: dict[str, Any]) -> None:
     """What the cache itself costs, and when that has come back. Of mean steps: a fill waits for the disk."""
     seconds = {side: sum(result["wall"]) / len(result["wall"]) / options.batch for side, result in results.items()}
-    lerobot, without, cold, warm = (1e3 * seconds[side] for side in SIDES)
+    lerobot, without, cold, warm = (1e3 * seconds[side] for side in ("lerobot", "ours", "cold", "warm"))
     frames = results["warm"]["frames"]
     stored = options.batch * (options.steps + 1)
     print("\nthe cache")

@@ -4,11 +4,11 @@ Exit code 0 on success, 2 where the folder holds no study (one line says so).
 """
 
 import sys
-from pathlib import Path
 
 from smolvla_core.command import OK, Parser, answer
 from tune.report.results import TRIALS_FILE, refresh_results
 from tune.report.study_files import SUMMARY_FILE
+from tune.run_folder import opened
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,11 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
         description=f"Write a study's report.html, {SUMMARY_FILE} and {TRIALS_FILE} into its folder, from its records.",
         epilog="Exit code: 0 success, 2 bad input. A search may be running; its best policy is left as it is.",
     )
-    parser.add_argument("run", metavar="RUN", help="a study's folder, e.g. runs/demo-20260131-120000")
+    parser.add_argument("run", metavar="RUN", help="a study's folder, e.g. runs/demo-20260131-120000, or address")
     options = parser.parse_args(arguments)
 
     def write() -> int:
-        print(refresh_results(Path(options.run)).report)
+        print(refresh_results(opened(options.run, "RUN")).report)
         return OK
 
     return answer(write)

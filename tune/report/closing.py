@@ -17,12 +17,13 @@ MOST_REASONS = 5
 _STATES = {"complete": "completed", "pruned": "stopped early"}
 
 
-def closing_lines(summary: Summary, mlflow_command: str | None) -> list[str]:
+def closing_lines(summary: Summary, mlflow_command: str | None, mlflow_page: str | None = None) -> list[str]:
     """What a study prints when it ends.
 
     Args:
         summary: of the study.
         mlflow_command: how to look at it in MLflow; None where it is not tracked.
+        mlflow_page: the address to open then, where it is known.
     """
     counts = ", ".join(f"{count} {_STATES.get(state, state)}" for state, count in summary.trials.items())
     spent = f"{counted(summary.samples, 'sample')} in {duration(summary.seconds)}"
@@ -45,6 +46,8 @@ def closing_lines(summary: Summary, mlflow_command: str | None) -> list[str]:
     lines += acted_lines(summary.closed_loop)
     if mlflow_command:
         lines.append(f"MLflow          {mlflow_command}")
+        if mlflow_page:
+            lines.append(f"                then open {mlflow_page}")
     if summary.report:
         lines.append(f"Report          {summary.report}")
     if summary.checkpoint:

@@ -10,7 +10,8 @@ def finalists_view(finalists: Mapping[str, Any] | None) -> dict[str, Any] | None
     Args:
         finalists: ``verdict`` and ``missing`` (sentences), ``winner`` (a name), ``metric``, ``seeds`` and
             ``test_episodes`` (counts), and ``contenders``: each with ``name``, ``trial``, ``seeds`` (a
-            list), ``test`` and ``gain`` (``mean``, ``low``, ``high``; the gain is a share, or None).
+            list), ``test`` and ``gain`` (``mean``, ``low``, ``high``; the gain is a share, or None);
+            ``policy``, with its ``seed``: the winner's training that is exported.
     """
     if not finalists:
         return None
@@ -20,7 +21,7 @@ def finalists_view(finalists: Mapping[str, Any] | None) -> dict[str, Any] | None
             "trial": row["trial"],
             "seeds": len(row["seeds"]),
             "error": row["test"]["mean"],
-            "error_interval": _interval(row["test"], "{:.5g}"),
+            "error_interval": _interval(row["test"], "{:#.4g}"),
             "gain": row["gain"]["mean"] if row["gain"] else None,
             "gain_interval": _interval(row["gain"], "{:+.1%}"),
             "winner": row["name"] == finalists.get("winner"),
@@ -30,7 +31,7 @@ def finalists_view(finalists: Mapping[str, Any] | None) -> dict[str, Any] | None
     words = (
         f"Trained again to the full budget with {finalists['seeds']} seeds that the search had not used, and scored "
         f"once on {finalists['test_episodes']} test episodes that nothing else looks at ({finalists['metric']}). "
-        "Gains are over the baseline, paired by seed and episode; intervals resample the episodes."
+        "Gains are over the baseline, paired by seed and episode; intervals resample episodes and seeds."
         if rows
         else ""
     )
@@ -39,6 +40,7 @@ def finalists_view(finalists: Mapping[str, Any] | None) -> dict[str, Any] | None
         "words": words,
         "rows": rows,
         "missing": str(finalists.get("missing") or ""),
+        "exported": f"{finalists['winner']}, seed {finalists['policy']['seed']}" if finalists.get("policy") else "",
     }
 
 

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from tune.console import counted, duration, format_value, short_keys
+from tune.intervals import Interval
 from tune.records import TrialRecord
 from tune.report import figures, space_figures, words
 from tune.report.closed_loop import closed_loop_view
@@ -119,18 +120,13 @@ def _tiles(summary: Summary, cost: Cost, baseline: TrialRecord | None) -> list[d
         f"{count} {figures.STATE_WORDS.get(state, state)}" for state, count in sorted(summary.trials.items())
     )
     gone = "the baseline has not come as far" if baseline else "no baseline to compare with"
-    gain = f"{summary.gain:+.1%}" if summary.gain is not None else "–"
     return [
         {
             "label": "Best objective",
             "value": f"{best.value:.5g}" if best else "–",
             "note": f"{summary.metric} at {best.rung:,} samples" if best else summary.metric,
         },
-        {
-            "label": "Gain",
-            "value": gain,
-            "note": f"over {summary.baseline.name}" if summary.baseline else gone,
-        },
+        _gain_tile(summary, gone),
         {"label": "Trials", "value": str(sum(summary.trials.values())), "note": states or "none yet"},
         {"label": "Time", "value": duration(summary.seconds), "note": f"{counted(cost.samples, 'sample')} drawn"},
         {
@@ -139,6 +135,23 @@ def _tiles(summary: Summary, cost: Cost, baseline: TrialRecord | None) -> list[d
             "note": "of the samples of whole trials",
         },
     ]
+
+
+def _gain_tile(summary: Summary, gone: str) -> dict[str, str]:
+    """The gain over the baseline: on the test episodes where the finalists were scored there."""
+    finalists = summary.finalists or {}
+    winner = next((row for row in finalists.get("contenders", ()) if row["name"] == finalists.get("winner")), None)
+    if winner is not None and winner["gain"] is not None:
+        noise = "" if Interval(**winner["gain"]).sign > 0 else ", within noise"
+        value, note = f"{winner['gain']['mean']:+.1%}", f"{winner['name']}, on test episodes{noise}"
+    elif summary.baseline is None:
+        value, note = "–", gone
+    elif winner is not None or (summary.best and summary.best.number == summary.baseline.number):
+        value, note = "none", f"nothing beats {summary.baseline.name}"
+    else:
+        value = f"{summary.gain:+.1%}" if summary.gain is not None else "–"
+        note = f"over {summary.baseline.name}{', within noise' if summary.within_noise else ''}"
+    return {"label": "Gain", "value": value, "note": note}
 
 
 def _params(space: Space, summary: Summary, baseline: TrialRecord | None) -> list[dict[str, Any]]:

@@ -7,18 +7,22 @@ from typing import Any
 from smolvla_core.command import python_command
 from tune.report.study_files import StudyFiles
 from tune.summary import Summary
-from tune.tracking import viewing_command
+from tune.tracking import viewing_command, viewing_page
 
 
 def use_of(study: StudyFiles, summary: Summary) -> dict[str, str]:
-    """``load``, ``train`` and ``mlflow``, each to be copied, or empty; ``no_policy`` says why ``load`` is."""
+    """``load``, ``train`` and ``mlflow``, each to be copied, or empty; ``no_policy`` says why ``load`` is;
+    ``page``: MLflow's address of the experiment, or empty.
+    """
     tracking = study.spec.tracking
+    where = tracking.uri, study.run_dir, tracking.enabled
     train = f"{python_command()} -m smolvla_core.train {shlex.quote(summary.config)}" if summary.config else ""
     again = f"{python_command()} -m tune.run --resume {shlex.quote(str(study.run_dir))}"
     return {
         "load": _loading_code(summary.checkpoint) if summary.checkpoint else "",
         "train": f"{train}\n{train} --set optim.samples={2 * study.spec.samples}" if train else "",
-        "mlflow": viewing_command(tracking.uri, study.run_dir, tracking.enabled) or "",
+        "mlflow": viewing_command(*where) or "",
+        "page": viewing_page(*where) or "",
         "no_policy": "The policy is written when the search ends."
         if summary.state == "running"
         else f"This folder holds no policy of this trial; write it with: {again}",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune.console import counted, duration
+from tune.intervals import Interval
 from tune.records import TrialRecord
 from tune.report.cost import Cost
 from tune.report.importances import FEWEST, RESAMPLES, Importances
@@ -29,7 +30,8 @@ Facts = list[tuple[str, str]]
 
 def when(study: StudyFiles, summary: Summary) -> str:
     """From when to when the study ran."""
-    times = [t.outcome.time for t in study.trials if t.outcome] + [r.time for t in study.trials for r in t.results]
+    every = [*study.trials, *study.finalists]
+    times = [t.outcome.time for t in every if t.outcome] + [r.time for t in every for r in t.results]
     if not study.sessions:
         return "not started"
     start, end = time.localtime(study.sessions[0].time), time.localtime(max([study.sessions[0].time, *times]))
@@ -41,7 +43,9 @@ def when(study: StudyFiles, summary: Summary) -> str:
 
 
 def verdict(summary: Summary, baseline: TrialRecord | None) -> dict[str, str]:
-    """The study's result: a headline, and a sentence of detail."""
+    """The study's result: a headline, and a sentence of detail; of the finalists, where the test has been made."""
+    if summary.finalists and summary.finalists["winner"] is not None:
+        return _tested(summary.finalists, baseline)
     best, against = summary.best, summary.baseline
     if best is None:
         running = summary.state == "running"
@@ -67,10 +71,25 @@ def verdict(summary: Summary, baseline: TrialRecord | None) -> dict[str, str]:
     if share is None:
         return {"headline": f"Trial {best.number} is the best{so_far}", "detail": f"{pair}."}
     direction = "better" if share >= 0 else "worse"
+    noise = "Within noise: trial" if summary.within_noise else "Trial"
     return {
-        "headline": f"Trial {best.number} is {abs(share):.1%} {direction} than {against.name}{so_far}",
-        "detail": f"{pair}; from one seed each.",
+        "headline": f"{noise} {best.number} is {abs(share):.1%} {direction} than {against.name}{so_far}",
+        "detail": f"{pair}; from one seed each{summary.gain_noise}.",
     }
+
+
+def _tested(finalists: Mapping[str, Any], baseline: TrialRecord | None) -> dict[str, str]:
+    """The verdict of the test episodes."""
+    winner = next(row for row in finalists["contenders"] if row["name"] == finalists["winner"])
+    name, detail = f"{winner['name'][0].upper()}{winner['name'][1:]}", str(finalists["verdict"])
+    if winner["gain"] is None:
+        beaten = baseline is not None and baseline.name == winner["name"]
+        headline = f"Nothing beats {winner['name']}" if beaten else f"{name} has the lowest test error"
+    else:
+        gain = Interval(**winner["gain"])
+        against = f"{abs(gain.mean):.1%} better than {baseline.name if baseline else 'the baseline'} on test episodes"
+        headline = f"{name} is {against}" if gain.sign > 0 else f"Within noise: {winner['name']} is {against}"
+    return {"headline": headline, "detail": detail}
 
 
 def gain_words(summary: Summary, baseline: TrialRecord | None) -> str:

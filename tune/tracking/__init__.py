@@ -1,5 +1,5 @@
 """What a study tells about itself while it runs: the ``Tracker`` interface, and MLflow behind it."""
 
-from tune.tracking.tracker import NullTracker, Outcome, Tracker, make_tracker, reconcile, viewing_command
+from tune.tracking.tracker import NullTracker, Outcome, Tracker, make_tracker, reconcile, viewing_command, viewing_page
 
-__all__ = ["NullTracker", "Outcome", "Tracker", "make_tracker", "reconcile", "viewing_command"]
+__all__ = ["NullTracker", "Outcome", "Tracker", "make_tracker", "reconcile", "viewing_command", "viewing_page"]

@@ -122,23 +122,42 @@ def searched_note(searched: Mapping[str, Any]) -> str:
     return "\n".join(f"- `{key}`: {as_text(value)}" for key, value in searched.items())
 
 
-def study_note(summary: Mapping[str, Any], link: str | None, registered: str | None = None) -> str:
-    """The study's description, in Markdown: the best trial with a link, its gain over the baseline,
-    how the trials ended, as which model the best is registered. The keys of ``summary`` are those of
-    ``Tracker.end_study``.
+def winner_key(summary: Mapping[str, Any]) -> int | str | None:
+    """Which run is the study's best: that of the finalist whose policy is exported, else the best trial's."""
+    policy = (summary.get("finalists") or {}).get("policy")
+    if policy:
+        return f"finalist {policy['number']}"
+    return summary["best"]["number"] if summary.get("best") else None
+
+
+def study_note(summary: Mapping[str, Any], links: Mapping[int | str, str], registered: str | None = None) -> str:
+    """The study's description, in Markdown: the winner with a link, its gain over the baseline, how the
+    trials ended, as which model the winner is registered.
+
+    Args:
+        summary: its keys are those of ``Tracker.end_study``.
+        links: :func:`winner_key` or a trial's number -> its place in MLflow's pages.
+        registered: the model, in Markdown.
     """
-    best, baseline = summary.get("best"), summary.get("baseline")
+    best, baseline, finalists = summary.get("best"), summary.get("baseline"), summary.get("finalists") or {}
     lines = []
+    if policy := finalists.get("policy"):
+        title = f"{winner_key(summary)} ({finalists['winner']}, seed {policy['seed']})"
+        lines.append(f"**Best: {_linked(title, links.get(winner_key(summary) or ''))}**. {finalists['verdict']}")
     if best:
-        title = f"trial {best['number']}" + (f" ({best['name']})" if best.get("name") else "")
-        lines.append(f"**Best: {f'[{title}]({link})' if link else title}**, {_score(summary, best)}. {_gain(summary)}")
+        title = _linked(f"trial {best['number']}" + (f" ({best['name']})" if best.get("name") else ""),
+                        links.get(best["number"]))  # fmt: skip
+        title = f"Best trial of the search: {title}" if policy else f"**Best: {title}**"
+        lines.append(f"{title}, {_score(summary, best)}. {_gain(summary)}")
         if baseline:
             name = baseline.get("name") or f"trial {baseline['number']}"
             lines.append(f"Baseline {name}: {_score(summary, baseline)}.")
         if best.get("params"):
             lines.append(searched_note(best["params"]))
-    else:
+    elif not summary.get("note"):
         lines.append("No trial was completed.")
+    if summary.get("note"):
+        lines.append(str(summary["note"]))
     if summary.get("trials"):
         lines.append("Trials: " + ", ".join(f"{count} {state}" for state, count in summary["trials"].items()) + ".")
     if registered:
@@ -147,6 +166,10 @@ def study_note(summary: Mapping[str, Any], link: str | None, registered: str | N
         if summary.get(key):
             lines.append(f"{key.capitalize()}: `{summary[key]}`")
     return "\n\n".join(lines)
+
+
+def _linked(title: str, link: str | None) -> str:
+    return f"[{title}]({link})" if link else title
 
 
 def summary_metrics(summary: Mapping[str, Any], timestamp_ms: int) -> list["Metric"]:

@@ -4,6 +4,7 @@ Each operation may be made twice, since after a time-out nobody knows whether th
 """
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,10 +33,15 @@ def _no_steps() -> dict[str, set[int]]:
 
 @dataclass
 class TrialRun:
-    """A trial's run. ``logged``: the steps stored per metric; None: not yet looked up in the store."""
+    """A trial's run.
+
+    ``ended``: the outcome that the store holds, which is sent after all else, so that nothing of such
+    a run is missing. ``logged``: the steps stored per metric; None: not yet looked up in the store.
+    """
 
     run_id: str
     open: bool
+    ended: str | None = None
     logged: dict[str, set[int]] | None = field(default_factory=_no_steps)
 
 
@@ -81,7 +87,17 @@ class StudyRuns:
     def url(self, number: Key) -> str | None:
         """The trial's place in MLflow's pages, to be put after the server's address."""
         trial = self.trials.get(number)
-        return f"#/experiments/{self._experiment_id}/runs/{trial.run_id}" if trial else None
+        return f"{self.page}/runs/{trial.run_id}" if trial else None
+
+    @property
+    def experiment_id(self) -> str:
+        """The experiment's; empty until the study is open."""
+        return self._experiment_id
+
+    @property
+    def page(self) -> str:
+        """The experiment's place in MLflow's pages."""
+        return f"#/experiments/{self.experiment_id}"
 
     def open_study(self, run_name: str, tags: Mapping[str, str]) -> None:
         """Make the parent, or open the one that is there and take over its trials; and close what
@@ -99,7 +115,7 @@ class StudyRuns:
         self._parent_id = parent.info.run_id
         close_dead(self._client, self._experiment_id)
 
-    def open_trial(self, number: Key, run_name: str, tags: Mapping[str, Any]) -> None:
+    def open_trial(self, number: Key, run_name: str, tags: Mapping[str, Any], started_ms: int) -> None:
         """Make the trial's run, or open the one that is there."""
         every = {**self._common, entities.PARENT: self.parent_id, _key_tag(number): number, STATE: "running", **tags}
         trial = self.trials.get(number) or self._find(number)
@@ -109,13 +125,14 @@ class StudyRuns:
             return
         self._tried.add(number)
         plain = {tag.key: tag.value for tag in entities.tags(every)}
-        run = self._client.create_run(self._experiment_id, tags=plain, run_name=run_name)
+        run = self._client.create_run(self._experiment_id, started_ms, plain, run_name)
         self.trials[number] = TrialRun(run.info.run_id, open=True)
 
     def trial(self, number: Key) -> TrialRun:
         """The trial's run; one without parameters is made for a trial that was never started."""
         if number not in self.trials:
-            self.open_trial(number, f"trial {number}" if isinstance(number, int) else number, {})
+            name = f"trial {number}" if isinstance(number, int) else number
+            self.open_trial(number, name, {}, time.time_ns() // 1_000_000)
         return self.trials[number]
 
     def log_params(self, run_id: str, flat: Mapping[str, str]) -> None:
@@ -135,10 +152,11 @@ class StudyRuns:
         trial = self.trial(number)
         if trial.logged is None:
             trial.logged = self._stored_steps(trial.run_id)
-        logged = trial.logged
+        logged, trial.logged = trial.logged, None  # after a call that failed the store is asked what arrived
         fresh = [point for point in points if point.step not in logged[point.key]]
         for start in range(0, len(fresh), entities.METRICS_PER_CALL):
             self._client.log_batch(trial.run_id, metrics=fresh[start : start + entities.METRICS_PER_CALL])
+        trial.logged = logged
         for point in fresh:
             logged[point.key].add(point.step)
 
@@ -146,7 +164,12 @@ class StudyRuns:
         """Store how a trial ended."""
         trial = self.trial(number)
         close(self._client, trial.run_id, outcome, tags, ended_ms)
-        trial.open, trial.logged = False, None
+        trial.open, trial.logged, trial.ended = False, None, outcome
+
+    def has_whole(self, number: Key, outcome: str) -> bool:
+        """Whether the store holds a trial that ended so."""
+        trial = self.trials.get(number)
+        return trial is not None and trial.ended == outcome
 
     def end_study(self, outcome: str, tags: Mapping[str, Any], ended_ms: int) -> None:
         """Close the trials that are still open, and the parent."""
@@ -159,15 +182,16 @@ class StudyRuns:
     def register_best(self, summary: Mapping[str, Any]) -> None:
         """Register the best trial's policy (``summary["checkpoint"]``) as a model named as the study."""
         name, best = summary["study"], summary["best"]
-        policy = (summary.get("finalists") or {}).get("policy")
-        key = f"finalist {policy['number']}" if policy else best["number"]
+        key = entities.winner_key(summary)
+        assert key is not None
         winner = Winner(self._study_id, self.trial(key).run_id, key, best["rung"])
         version = register(self._client, name, winner, summary["checkpoint"], summary)
         self._registered = f"{version_link(name, version)}, alias `{ALIAS}`" if version else None
 
     def mark_best(self, summary: Mapping[str, Any], timestamp_ms: int) -> None:
-        """Tag the best trial, and it only; describe the study in the parent."""
-        best = self.trials.get(summary["best"]["number"]) if summary.get("best") else None
+        """Tag the best run (a finalist's, where they were trained), and it only; describe the study in the parent."""
+        key = entities.winner_key(summary)
+        best = self.trials.get(key) if key is not None else None
         query = f"tags.{STUDY_ID} = '{self._study_id}' and tags.{BEST} = 'true'"
         for run in list(search_runs(self._client, self._experiment_id, query)):
             if best is None or run.info.run_id != best.run_id:
@@ -176,11 +200,11 @@ class StudyRuns:
         if best is not None:
             found = {BEST: "true", CHECKPOINT: summary.get("checkpoint")}
             self._client.log_batch(best.run_id, tags=entities.tags(found))
-        link = self.url(summary["best"]["number"]) if best is not None else None
+        links = {number: str(self.url(number)) for number in self.trials}
         self._client.log_batch(
             self.parent_id,
             metrics=entities.summary_metrics(summary, timestamp_ms),
-            tags=entities.tags({entities.NOTE: entities.study_note(summary, link, self._registered)}),
+            tags=entities.tags({entities.NOTE: entities.study_note(summary, links, self._registered)}),
         )
 
     def _open_experiment(self) -> str:
@@ -208,8 +232,10 @@ class StudyRuns:
             self._adopted.add(run.info.run_id)
             key = _key_of(run)
             if key is not None:
-                self.trials[key] = TrialRun(run.info.run_id, open=False, logged=None)
-                if run.info.status == "RUNNING":
+                runs_still = run.info.status == "RUNNING"
+                ended = None if runs_still else run.data.tags.get(STATE)
+                self.trials[key] = TrialRun(run.info.run_id, open=False, ended=ended, logged=None)
+                if runs_still:
                     close_as_dead(self._client, run.info.run_id)
 
     def _reopen(self, run_id: str, tags: Mapping[str, Any]) -> None:

@@ -1,14 +1,15 @@
 """``MlflowTracker``: a study in MLflow, written from the driver.
 
 It goes through ``MlflowClient`` only, so that MLflow's process-wide "active run" is left to the user.
-Every write passes the outbox, so that a server that is away costs a training nothing.
+Every write passes the outbox, so that a server that is away costs a training nothing. What it holds is
+lost with the process, and told again of the study's records by the next one (:meth:`MlflowTracker.recall_trial`).
 """
 
 import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 import yaml
 
 from tune import driver
+from tune.records import TrialRecord
 from tune.tracking import mlflow_entities as entities
 from tune.tracking.mlflow_runs import STATUS, STUDY_ID, STUDY_RUN, WHY, StudyRuns
-from tune.tracking.mlflow_store import Outbox, connect, mask
+from tune.tracking.mlflow_store import EXPERIMENT_ID, POINTER, connect, is_server, mask, refuse_locked_out
+from tune.tracking.outbox import Outbox
 
-POINTER = "mlflow.json"
+SEPARATOR = " · "
 _NO_TAGS: Mapping[str, str] = {}
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class MlflowTracker:
         """See :meth:`tune.tracking.Tracker.start_study`."""
         run_dir = run_dir.resolve()
         driver.hold(run_dir)
+        if is_server(self.uri):
+            refuse_locked_out(self._client, self.uri)
         study_id = self._study_id(run_dir, resume)
         common = {**driver.identity(run_dir), STUDY_RUN: run_dir.name}
         runs = StudyRuns(self._client, self.uri, self._experiment, study_id, common)
@@ -67,14 +72,12 @@ class MlflowTracker:
         resolved = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         send = self._outbox.send
         send("study", lambda: runs.open_study(run_dir.name, provenance))
-        send("where the study is", lambda: self._write_pointer(run_dir, study_id, runs.parent_id))
+        send("where the study is", lambda: self._write_pointer(run_dir, study_id, runs))
         send("study: parameters", lambda: runs.log_params(runs.parent_id, flat))
-        self._send_dataset("study", lambda: runs.parent_id)
-        send("study.yaml", lambda: self._client.log_text(runs.parent_id, mask(yaml_text), "study.yaml"))
-        send(
-            "study.resolved.yaml",
-            lambda: self._client.log_text(runs.parent_id, mask(resolved), "study.resolved.yaml"),
-        )
+        if dataset:
+            send("study: dataset", lambda: runs.log_dataset(runs.parent_id, dataset))
+        for name, text in (("study.yaml", yaml_text), ("study.resolved.yaml", resolved)):
+            send(name, partial(self._write_text, name, mask(text)), in_order=False)
 
     def start_trial(
         self,
@@ -85,15 +88,9 @@ class MlflowTracker:
         tags: Mapping[str, str] = _NO_TAGS,
     ) -> None:
         """See :meth:`tune.tracking.Tracker.start_trial`."""
-        runs = self._runs()
-        every: dict[str, Any] = {f"search.{key}": value for key, value in params.items()}
-        every |= {"warm_start": name if isinstance(number, int) else None}
-        every |= {entities.NOTE: entities.searched_note(params) or None, **tags}
-        run_name = _name(number) + (f" · {name}" if name else "")
-        flat = entities.flatten(config)
-        self._outbox.send(run_name, lambda: runs.open_trial(number, run_name, every))
-        self._outbox.send(f"{run_name}: parameters", lambda: runs.log_params(runs.trial(number).run_id, flat))
-        self._send_dataset(run_name, lambda: runs.trial(number).run_id)
+        runs, began = self._runs(), _now_ms()
+        run_name = self._run_name(number, name)
+        self._outbox.send(run_name, lambda: self._open(runs, number, run_name, params, config, tags, began))
 
     def log_result(
         self, number: int | str, metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]] = ()
@@ -110,20 +107,41 @@ class MlflowTracker:
         runs, ended, final = self._runs(), _now_ms(), {WHY: reason, **tags}
         self._outbox.send(f"{_name(number)}: end", lambda: runs.end_trial(number, outcome, final, ended))
 
+    def recall_trial(
+        self, number: int | str, name: str | None, trial: TrialRecord, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
+        """See :meth:`tune.tracking.Tracker.recall_trial`."""
+        runs, run_name = self._runs(), self._run_name(number, name)
+
+        def tell() -> None:
+            state = trial.outcome.state if trial.outcome else "interrupted"
+            if runs.has_whole(number, state) and trial.outcome:
+                return
+            self._open(runs, number, run_name, trial.params, trial.config, tags, _ms(trial.started))
+            for result in trial.results:
+                if result.failure is None:
+                    runs.log_metrics(number, entities.metrics(result.metrics, result.curve, _ms(result.time)))
+            end = trial.outcome or (trial.results[-1] if trial.results else None)
+            reason = trial.outcome.reason if trial.outcome else "driver died"
+            host = next((result.host for result in reversed(trial.results) if result.host), None)
+            runs.end_trial(number, state, {WHY: reason, "host": host}, _ms(end.time if end else trial.started))
+
+        self._outbox.send(f"{run_name}, of the study's records", tell)
+
     def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """See :meth:`tune.tracking.Tracker.end_study`."""
         outcome = summary.get("state", "complete")
         _check_outcome(outcome)
         runs, ended, final = self._runs(), _now_ms(), {WHY: summary.get("reason")}
         for path in artifacts:
-            self._outbox.send(f"artifact {path.name}", partial(self._upload, path))
+            self._outbox.send(f"artifact {path.name}", partial(self._upload, path), in_order=False)
         if outcome == "complete" and summary.get("best") and summary.get("checkpoint"):
-            self._outbox.send("registered model", lambda: runs.register_best(summary))
+            self._outbox.send("registered model", lambda: runs.register_best(summary), in_order=False)
         self._outbox.send("best trial", lambda: runs.mark_best(summary, ended))
         self._outbox.send("study: end", lambda: runs.end_study(outcome, final, ended))
         undelivered = self._outbox.close()
         if undelivered:
-            _logger.warning("%s", undelivered)
+            _logger.warning("%s; they are kept in the study's folder, and --resume delivers them", undelivered)
         if self._started:
             driver.release(self._started[0])
 
@@ -136,10 +154,32 @@ class MlflowTracker:
             raise RuntimeError("start_study() comes first")
         return self._started[1]
 
-    def _send_dataset(self, what: str, run_id: Callable[[], str]) -> None:
-        dataset, runs = self._dataset, self._runs()
-        if dataset:
-            self._outbox.send(f"{what}: dataset", lambda: runs.log_dataset(run_id(), dataset))
+    def _open(
+        self,
+        runs: StudyRuns,
+        number: int | str,
+        run_name: str,
+        params: Mapping[str, Any],
+        config: Mapping[str, Any],
+        tags: Mapping[str, str],
+        began_ms: int,
+    ) -> None:
+        """Make a trial's run, or open the one that is there, with its parameters and data."""
+        every: dict[str, Any] = {f"search.{key}": value for key, value in params.items()}
+        warm_start = run_name.partition(SEPARATOR)[2] if isinstance(number, int) else ""
+        every |= {"warm_start": warm_start or None}
+        every |= {entities.NOTE: entities.searched_note(params) or None, **tags}
+        runs.open_trial(number, run_name, every, began_ms)
+        run_id = runs.trial(number).run_id
+        runs.log_params(run_id, entities.flatten(config))
+        if self._dataset:
+            runs.log_dataset(run_id, self._dataset)
+
+    def _run_name(self, number: int | str, name: str | None) -> str:
+        return f"{_name(number)}{SEPARATOR}{name}" if name else _name(number)
+
+    def _write_text(self, name: str, text: str) -> None:
+        self._client.log_text(self._runs().parent_id, text, name)
 
     def _upload(self, path: Path) -> None:
         run_id = self._runs().parent_id
@@ -157,12 +197,13 @@ class MlflowTracker:
         self._write_pointer(run_dir, study_id, None)
         return study_id
 
-    def _write_pointer(self, run_dir: Path, study_id: str, parent_id: str | None) -> None:
+    def _write_pointer(self, run_dir: Path, study_id: str, runs: StudyRuns | None) -> None:
         values = {
             STUDY_ID: study_id,
             "uri": mask(self.uri),
             "experiment": self._experiment,
-            "parent_run_id": parent_id,
+            "parent_run_id": runs.parent_id if runs else None,
+            EXPERIMENT_ID: runs.experiment_id if runs else None,
         }
         part = run_dir / f"{POINTER}.part"
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -179,4 +220,8 @@ def _check_outcome(outcome: str) -> None:
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return _ms(time.time())
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -1,13 +1,29 @@
 """What a study tells about itself while it runs: the ``Tracker`` interface, and how to get one."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from smolvla_core.command import python_command
-from tune.tracking.mlflow_store import TrackingError, connect, first_line, mask, resolve_uri, sqlite_file
+from tune.records import TrialRecord
+from tune.tracking.mlflow_store import (
+    EXPERIMENT_ID,
+    POINTER,
+    TrackingError,
+    connect,
+    first_line,
+    is_server,
+    mask,
+    resolve_uri,
+    sqlite_file,
+)
 
 Outcome = Literal["complete", "pruned", "failed", "interrupted"]
+LOCAL_PAGES = "http://127.0.0.1:5000"
+"""Where ``mlflow ui`` shows its pages."""
+AS_TRAINING = "workflowType=machine_learning"
+"""In an address of MLflow's pages: *Model training*, in place of what they begin with, *GenAI*."""
 _NO_TAGS: Mapping[str, str] = {}
 
 
@@ -64,6 +80,18 @@ class Tracker(Protocol):
     ) -> None:
         """Close a trial, with why it stopped and further tags (such as its host)."""
 
+    def recall_trial(
+        self, number: int | str, name: str | None, trial: TrialRecord, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
+        """Tell of a trial of an earlier session; what is known of it already is not recorded twice.
+
+        Args:
+            number: as for :meth:`start_trial`.
+            name: likewise.
+            trial: all that the study's records hold of it.
+            tags: further ones.
+        """
+
     def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """Close the study and all that is open in it.
 
@@ -106,6 +134,11 @@ class NullTracker:
     ) -> None:
         """Do nothing."""
 
+    def recall_trial(
+        self, number: int | str, name: str | None, trial: TrialRecord, tags: Mapping[str, str] = _NO_TAGS
+    ) -> None:
+        """Do nothing."""
+
     def end_study(self, summary: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """Do nothing."""
 
@@ -128,9 +161,22 @@ def viewing_command(uri: str | None, run_dir: Path, enabled: bool = True) -> str
     if not enabled:
         return None
     uri = resolve_uri(uri, run_dir)
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         return mask(uri)
     return f"{python_command()} -m mlflow ui --backend-store-uri {mask(uri)}"
+
+
+def viewing_page(uri: str | None, run_dir: Path, enabled: bool = True) -> str | None:
+    """The address of a study's experiment in MLflow's pages; None where no store has taken the study."""
+    pointer = run_dir / POINTER
+    if not enabled or not pointer.is_file():
+        return None
+    number = json.loads(pointer.read_text(encoding="utf-8")).get(EXPERIMENT_ID)
+    if number is None:
+        return None
+    uri = resolve_uri(uri, run_dir)
+    server = mask(uri).rstrip("/") if is_server(uri) else LOCAL_PAGES
+    return f"{server}/#/experiments/{number}/runs?{AS_TRAINING}"
 
 
 def reconcile(uri: str | None, experiment: str | None, storage: Path) -> int:

@@ -10,12 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smolvla_core.data.behavior.layout import (
-    NUMBERS_V3,
-    PICTURES_NEED,
-    check_template,
-    check_video_key,
-)
+from smolvla_core.data.inside import NUMBERS_V3, PICTURES_NEED, check_template, check_video_key
 from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 

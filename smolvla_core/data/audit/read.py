@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from smolvla_core.data.audit.layout import EpisodeFiles, files_of
-from smolvla_core.data.behavior.layout import ACTION, INFO_FILE, MOST_FPS, STATE
+from smolvla_core.data.behavior.layout import ACTION, MOST_FPS, STATE
+from smolvla_core.data.inside import INFO_FILE
 from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from smolvla_core.config_errors import suggest
 from smolvla_core.data.behavior import layout
+from smolvla_core.data.inside import INFO_FILE, PICTURES_NEED, check_template
 from smolvla_core.data.wording import printable, unreadable
 from smolvla_core.errors import DataError
 
@@ -28,9 +29,9 @@ def read_info(root: Path) -> dict[str, Any]:
     Raises:
         DataError: missing, damaged, of another release, or with a path that leaves the dataset.
     """
-    path = root / layout.INFO_FILE
+    path = root / INFO_FILE
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the one that holds {layout.INFO_FILE}")
+        raise DataError(f"{root}: no such folder; give the one that holds {INFO_FILE}")
     info = _read_json(path)
     features = info.get("features")
     if not isinstance(features, dict) or not all(isinstance(feature, dict) for feature in features.values()):
@@ -44,8 +45,8 @@ def read_info(root: Path) -> dict[str, Any]:
     info["chunks_size"] = _whole(path, "chunks_size", info.get("chunks_size"), 10**9)
     info.setdefault("annotation_path", layout.ANNOTATION_PATH)
     for name in ("data_path", "annotation_path"):
-        info[name] = layout.check_template(name, info.get(name))
-    info["video_path"] = layout.check_template("video_path", info.get("video_path"), layout.PICTURES_NEED)
+        info[name] = check_template(name, info.get(name))
+    info["video_path"] = check_template("video_path", info.get("video_path"), PICTURES_NEED)
     return info
 
 

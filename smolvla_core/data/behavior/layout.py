@@ -5,12 +5,8 @@ LeRobot v2.1 with differences of its own: one folder a task, sparse episode numb
 ``frame_index``, no ``total_chunks``.
 """
 
-import re
-from pathlib import Path, PurePosixPath
-from string import Formatter
+from pathlib import Path
 from types import MappingProxyType
-
-from smolvla_core.errors import DataError
 
 FPS = 30
 MOST_FPS = 1000
@@ -30,15 +26,12 @@ PRIVILEGED = ("observation.cam_rel_poses", "observation.task_info")
 CAMERAS = ("head", "left_wrist", "right_wrist")
 MODALITIES = ("rgb", "depth", "seg_instance_id")
 
-INFO_FILE = "meta/info.json"
 TASKS_FILE = "meta/tasks.jsonl"
 EPISODES_FILE = "meta/episodes.jsonl"
 STATS_FILE = "meta/episodes_stats.jsonl"
 DATA_PATH = "data/task-{episode_chunk:04d}/episode_{episode_index:08d}.parquet"
 VIDEO_PATH = "videos/task-{episode_chunk:04d}/{video_key}/episode_{episode_index:08d}.mp4"
 METAINFO_PATH = "meta/episodes/task-{episode_chunk:04d}/episode_{episode_index:08d}.json"
-PICTURES_NEED = frozenset({"episode_index", "video_key"})
-"""Placeholders without which ``video_path`` would give two cameras the same file."""
 ANNOTATION_PATH = "annotations/task-{episode_chunk:04d}/episode_{episode_index:08d}.json"
 
 TASKS = MappingProxyType(
@@ -68,12 +61,6 @@ EASTER_EGGS_INSTRUCTION = (
     "are left in the basket."
 )
 
-NUMBERS = frozenset({"episode_chunk", "episode_index"})
-"""Placeholders of v2.1's paths that stand for numbers."""
-NUMBERS_V3 = frozenset({"chunk_index", "file_index"})
-_FORMAT = re.compile(r"(0?\d{1,2}d)?")
-_KEY = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
-
 
 def video_key(modality: str, camera: str) -> str:
     """Dataset key of a camera's pictures."""
@@ -88,53 +75,6 @@ def instruction(task: int) -> str:
 def episode_number(task: int, ordinal: int) -> int:
     """Number of a task's ``ordinal``-th episode, counted from 0."""
     return task * CHUNKS_SIZE + (ordinal + 1) * EPISODE_STEP
-
-
-def check_template(
-    name: str,
-    template: object,
-    needs: frozenset[str] = frozenset({"episode_index"}),
-    numbers: frozenset[str] = NUMBERS,
-) -> str:
-    """A path template of ``info.json``, refused unless it stays inside the dataset.
-
-    Args:
-        name: its key in ``info.json``.
-        template: its value.
-        needs: placeholders without which several files would share a path.
-        numbers: placeholders that it may have, beside ``video_key``.
-
-    Raises:
-        DataError: not a string, absolute, climbing with '..', or with an unknown or missing placeholder.
-    """
-    if not isinstance(template, str) or not template:
-        raise DataError(f"{INFO_FILE}: {name} is {template!r}; it must be a path like '{DATA_PATH}'")
-    try:
-        pieces = [piece for piece in Formatter().parse(template) if piece[1] is not None]
-    except ValueError:
-        raise DataError(f"{INFO_FILE}: {name} is {template!r}; its braces do not match") from None
-    for _, field, spec, conversion in pieces:
-        form = _FORMAT if field in numbers else re.compile("")
-        if field not in numbers | {"video_key"} or conversion or not form.fullmatch(spec or ""):
-            known = ", ".join(sorted(numbers | {"video_key"}))
-            raise DataError(f"{INFO_FILE}: {name} has the placeholder '{field}:{spec}'; it may use {known}")
-    missing = sorted(needs - {str(field) for _, field, _, _ in pieces})
-    if missing:
-        raise DataError(f"{INFO_FILE}: {name} is {template!r}; it must contain {{{missing[0]}}}")
-    if template.startswith(("/", "\\", "~")) or ".." in PurePosixPath(template.replace("\\", "/")).parts:
-        raise DataError(f"{INFO_FILE}: {name} is {template!r}; a path must stay inside the dataset's folder")
-    return template
-
-
-def check_video_key(key: str) -> str:
-    """A feature's key that becomes a folder's name, refused unless it is a plain name.
-
-    Raises:
-        DataError: a separator, '..', or another odd character in it.
-    """
-    if not _KEY.fullmatch(key):
-        raise DataError(f"{INFO_FILE}: the video key {key!r} is no plain name; use letters, digits, '_', '-', '.'")
-    return key
 
 
 def episode_file(root: Path, template: str, episode: int, chunks_size: int = CHUNKS_SIZE, key: str = "") -> Path:

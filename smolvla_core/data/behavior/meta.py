@@ -19,10 +19,11 @@ from smolvla_core.data.behavior.episode import (
     Place,
     index_columns,
 )
-from smolvla_core.data.behavior.layout import INFO_FILE, is_depth
+from smolvla_core.data.behavior.layout import is_depth
 from smolvla_core.data.behavior.source import Source
 from smolvla_core.data.behavior.stats import aggregate, column_stats
 from smolvla_core.data.behavior.target import placed, write_json
+from smolvla_core.data.inside import INFO_FILE
 from smolvla_core.errors import DataError
 
 TASKS_FILE = "meta/tasks.parquet"

@@ -7,6 +7,7 @@ from typing import Any
 
 from smolvla_core.data.behavior import layout
 from smolvla_core.data.behavior.info import Task, read_info, read_lengths, read_task, width_of
+from smolvla_core.data.inside import INFO_FILE, check_video_key
 from smolvla_core.errors import DataError
 
 
@@ -151,23 +152,23 @@ def _check_widths(root: Path, info: Mapping[str, Any], columns: tuple[str, ...])
     for key in columns:
         feature = info["features"].get(key)
         if feature is None:
-            raise DataError(f"{root / layout.INFO_FILE}: declares no '{key}'; is it BEHAVIOR's 2025 release?")
+            raise DataError(f"{root / INFO_FILE}: declares no '{key}'; is it BEHAVIOR's 2025 release?")
         declared = width_of(feature)
         if key in widths and declared != widths[key]:
             raise DataError(
-                f"{root / layout.INFO_FILE}: '{key}' has {declared} dims, BEHAVIOR's 2025 release {widths[key]}; "
+                f"{root / INFO_FILE}: '{key}' has {declared} dims, BEHAVIOR's 2025 release {widths[key]}; "
                 "other LeRobot datasets need no import, use the folder as it is"
             )
 
 
 def _video_keys(root: Path, info: Mapping[str, Any], keep: Keep) -> tuple[str, ...]:
     modalities = ["rgb", *(["depth"] if keep.depth else []), *(["seg_instance_id"] if keep.seg else [])]
-    declared = [layout.check_video_key(key) for key, f in info["features"].items() if f.get("dtype") == "video"]
+    declared = [check_video_key(key) for key, f in info["features"].items() if f.get("dtype") == "video"]
     keys = []
     for modality in modalities:
         found = [key for key in declared if key.startswith(f"observation.images.{modality}.")]
         if not found:
-            raise DataError(f"{root / layout.INFO_FILE}: declares no {modality} camera; is it BEHAVIOR's release?")
+            raise DataError(f"{root / INFO_FILE}: declares no {modality} camera; is it BEHAVIOR's release?")
         keys += found
     return tuple(keys)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from smolvla_core.data.behavior.layout import INFO_FILE
+from smolvla_core.data.inside import INFO_FILE
 from smolvla_core.errors import DataError
 
 PROGRESS_FOLDER = ".import"

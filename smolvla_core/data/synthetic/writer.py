@@ -20,6 +20,7 @@ from rich.progress import Progress
 
 from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.data.behavior import layout, release
+from smolvla_core.data.inside import INFO_FILE
 from smolvla_core.data.synthetic.motion import Motion, perform, recording
 from smolvla_core.data.synthetic.pictures import film, picture_sizes
 from smolvla_core.data.synthetic.scene import MAX_EGGS, Scene, draw_scene
@@ -85,7 +86,7 @@ def write_synthetic(
                 stats.append({"episode_index": number, "stats": release.stats(table)})
                 index += frames
         release.write_meta(folder, rows, stats, task)
-        release.write_json(folder / layout.INFO_FILE, release.info(rows, task, picture_sizes(size)))
+        release.write_json(folder / INFO_FILE, release.info(rows, task, picture_sizes(size)))
 
 
 @contextmanager

@@ -1,0 +1,207 @@
+"""Trials at a high rate on several Ray nodes, of which processes and whole nodes are killed at random.
+
+``python -m tests.benchmarks.soak --minutes 30``
+
+The trials are stubs that report a formula; each kill takes a trial's process or a node with all that runs
+on it, and a killed node comes back. Studies run one after the other on the same cluster until the time is
+up. What must hold: every trial has ended, with the very values of its formula at each report; MLflow has one
+run of each, with every value once; the driver's memory does not grow. Exit code 1 where a trial was lost or
+changed, or a run is doubled.
+"""
+
+import argparse
+import logging
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import ray
+
+from tests.cluster import Nodes, kill, nodes, parent_of, raylet_of
+from tests.stub import METRIC, score, stub_spec, stub_trainable
+from tune.records import Records, TrialRecord
+from tune.study import Study
+
+WORKERS, AT_ONCE, TRIALS_A_STUDY = 3, 6, 40
+KILL_EVERY_S, NODE_SHARE, SECONDS_A_REPORT = 6.0, 0.15, 0.2
+
+
+@dataclass
+class Tally:
+    """What was seen of all studies."""
+
+    studies: int = 0
+    trials: int = 0
+    reports: int = 0
+    restarts: int = 0
+    given_up: int = 0
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    killed_trials: int = 0
+    killed_nodes: int = 0
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    """(minutes since the start, the driver's resident megabytes) after each study."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run studies until the time is up, and print what came of them."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.soak", description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    tally, began = Tally(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        (Path(folder) / "slow").write_text(str(SECONDS_A_REPORT))
+        os.environ["STUB_FAULTS"] = folder  # which the nodes' processes inherit
+        _soak(Path(folder), tally, options.minutes, options.seed)
+    print("\n".join(_summary(tally, (time.monotonic() - began) / 60)), flush=True)
+    return int(bool(tally.lost or tally.doubled))
+
+
+def _soak(folder: Path, tally: Tally, minutes: float, seed: int) -> None:
+    began, stop = time.monotonic(), threading.Event()
+    with nodes(WORKERS, cpus=AT_ONCE // WORKERS) as cluster:
+        killer = threading.Thread(target=_kill_at_random, args=(cluster, tally, seed, stop), daemon=True)
+        killer.start()
+        while time.monotonic() < began + 60 * minutes:
+            _one_study(folder, tally)
+            tally.memory.append(((time.monotonic() - began) / 60, _resident_mb()))
+            print(_line(tally), flush=True)
+        stop.set()
+        killer.join()
+
+
+def _one_study(folder: Path, tally: Tally) -> None:
+    run_dir = folder / f"study-{tally.studies:04d}"
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    spec = stub_spec(
+        folder,
+        study=f"soak{tally.studies}",
+        budget={"trials": TRIALS_A_STUDY},
+        max_concurrent=AT_ONCE,
+        tracking={"uri": uri, "experiment": f"soak{tally.studies}"},
+        seed=tally.studies,
+    )
+
+    def say(line: str) -> None:
+        tally.restarts += "restarts: " in line
+
+    Study(spec, run_dir, trainable=stub_trainable, say=say).run()
+    tally.studies += 1
+    recorded = {trial.number: trial for trial in Records(run_dir).trials()}
+    tally.trials += len(recorded)
+    for number in range(TRIALS_A_STUDY):
+        if fault := _fault_of(recorded.get(number)):
+            tally.lost.append(f"{run_dir.name}, trial {number}: {fault}")
+        else:
+            tally.reports += len(recorded[number].results)
+            tally.given_up += recorded[number].outcome.state == "failed"
+    tally.doubled += [f"{run_dir.name}: {fault}" for fault in _faults_in_mlflow(uri, spec.experiment, recorded)]
+
+
+def _fault_of(trial: TrialRecord | None) -> str | None:
+    """What is wrong with a trial's record; None where nothing is."""
+    if trial is None:
+        return "no record"
+    if trial.outcome is None:
+        return "never ended"
+    samples = [result.samples_seen for result in trial.results]
+    if samples != sorted(set(samples)):
+        return f"reports at {samples}"
+    point = (trial.params["weighting.alpha"], trial.params["optim.lr"], trial.params["optim.batch_size"])
+    if trial.values(METRIC) != {seen: score(*point, seen) for seen in samples}:
+        return "other values than its formula's"
+    if trial.outcome.state == "complete" and samples != [100, 300, 900]:
+        return f"complete after reports at {samples}"
+    # a process that dies again and again without a report in between is given up, and says so
+    died = trial.outcome.state == "failed" and "its process died" in (trial.outcome.reason or "")
+    return f"failed: {trial.outcome.reason}" if trial.outcome.state == "failed" and not died else None
+
+
+def _faults_in_mlflow(uri: str, experiment: str, recorded: dict[int, TrialRecord]) -> list[str]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=1000)
+    numbers = sorted(int(run.data.tags["trial.number"]) for run in runs if "trial.number" in run.data.tags)
+    faults = [] if numbers == sorted(recorded) else [f"MLflow has runs of trials {numbers}"]
+    for run in runs:
+        number = run.data.tags.get("trial.number")
+        if number is not None:
+            history = [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, METRIC)]
+            if sorted(history) != sorted(recorded[int(number)].values(METRIC).items()):
+                faults.append(f"trial {number} has {len(history)} values in MLflow")
+    return faults
+
+
+def _kill_at_random(cluster: Nodes, tally: Tally, seed: int, stop: threading.Event) -> None:
+    """Now and then a trial's process, and seldom a node, which comes back."""
+    draw = random.Random(seed)
+    while not stop.wait(draw.expovariate(1 / KILL_EVERY_S)):
+        if draw.random() < NODE_SHARE:
+            cluster.kill(draw.choice(cluster.workers))
+            tally.killed_nodes += 1
+            cluster.add()
+            continue
+        raylets = {raylet_of(node) for node in cluster.workers}
+        running = [pid for pid in _process_ids() if parent_of(pid) in raylets and _runs_a_trial(pid)]
+        tally.killed_trials += bool(running) and kill(draw.choice(running))
+
+
+def _process_ids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+
+
+def _runs_a_trial(pid: int) -> bool:
+    """Ray renames a worker's process after the actor that it is."""
+    try:
+        return b"ImplicitFunc" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _line(tally: Tally) -> str:
+    minutes, memory = tally.memory[-1]
+    return (
+        f"{minutes:5.1f} min  {tally.studies} studies  {tally.trials} trials  {tally.killed_trials} trials and "
+        f"{tally.killed_nodes} nodes killed  driver {memory:.0f} MB"
+    )
+
+
+def _summary(tally: Tally, minutes: float) -> list[str]:
+    lines = [
+        f"minutes              {minutes:.1f}",
+        f"Ray                  {ray.__version__}, {WORKERS} nodes, {AT_ONCE} trials at once",
+        f"studies              {tally.studies}",
+        f"trials               {tally.trials} ({tally.reports} reports, {tally.trials / minutes:.0f} a minute)",
+        f"killed               {tally.killed_trials} trials, {tally.killed_nodes} nodes; {tally.restarts} restarts",
+        f"given up             {tally.given_up} (died three times without a report in between, and recorded so)",
+        f"lost or changed      {len(tally.lost)}",
+        f"wrong in MLflow      {len(tally.doubled)}",
+        *(f"  {fault}" for fault in (*tally.lost, *tally.doubled)[:20]),
+    ]
+    if len(tally.memory) > 1:
+        # the first study loads what is loaded once
+        later = np.array(tally.memory[1:] if len(tally.memory) > 3 else tally.memory)
+        slope = np.polyfit(later[:, 0], later[:, 1], 1)[0]
+        lines.append(
+            f"driver's memory      {tally.memory[0][1]:.0f} MB after the first study, {tally.memory[-1][1]:.0f} MB at "
+            f"the end, {slope:+.2f} MB a minute since the second"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
