@@ -226,6 +226,22 @@ def test_the_2026_release_takes_the_live_state_of_2025_by_name(release_2026_root
         np.testing.assert_array_equal(client.act({**narrow, "noise_key": [0]}), found)
 
 
+def test_a_pretrained_policy_keeps_its_precisions_and_its_names_of_cameras(eggs_root, lookalike, cache_dir, tmp_path):
+    cameras = {"camera1": DATASET_KEYS["head"], "camera2": DATASET_KEYS["left_wrist"]}
+    values = {"policy__pretrained": str(lookalike), "data__cameras": cameras, "state__preset": "top32"}
+    actor = load_actor(export(eggs_root, cache_dir, tmp_path / "policy", **values), CPU)
+    assert actor.cameras == {"head": DATASET_KEYS["head"], "left_wrist": DATASET_KEYS["left_wrist"]}
+    parts = actor.policy.model.vlm_with_expert
+    assert {parameter.dtype for parameter in parts.vlm.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in parts.lm_expert.parameters()} == {torch.float32}
+    live = live_observation(14)
+    with serving(actor) as url, PolicyClient(url) as client:
+        action = client.act({**live, "noise_key": [0]})
+    stock = through_lerobot(tmp_path / "policy", live, actor.noise([asked_noise(0, 0)]))
+    # lerobot rounds the expert to its VLM's precision
+    np.testing.assert_allclose(action, stock[0], rtol=0.02, atol=0.02)
+
+
 def test_a_bad_message_closes_its_connection_and_no_other(url):
     def without(*keys):
         return {k: v for k, v in live_observation(11).items() if k not in keys}

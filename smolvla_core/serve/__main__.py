@@ -25,8 +25,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     device = device_of(options.device)
     actor = load_actor(options.checkpoint, device, options.n_action_steps, options.instruction)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("smolvla_core.serve").setLevel(logging.INFO)
+    _log_clients()
     address = Address(options.host, options.port, api_key, options.max_message_mb)
 
     def listening(port: int) -> None:
@@ -45,6 +44,15 @@ def _serve(options: argparse.Namespace) -> int:
 
     asyncio.run(run())
     return OK
+
+
+def _log_clients() -> None:
+    """Lines about clients, in a form of their own: the libraries have set the root logger up for themselves."""
+    handler, log = logging.StreamHandler(), logging.getLogger("smolvla_core.serve")
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def _api_key(variable: str | None) -> str | None:
