@@ -71,14 +71,14 @@ def _soak(folder: Path, tally: Tally, minutes: float, seed: int) -> None:
         killer = threading.Thread(target=_kill_at_random, args=(cluster, tally, seed, stop), daemon=True)
         killer.start()
         while time.monotonic() < began + 60 * minutes:
-            _one_study(folder, tally)
+            _one_study(folder, tally, cluster)
             tally.memory.append(((time.monotonic() - began) / 60, _resident_mb()))
             print(_line(tally), flush=True)
         stop.set()
         killer.join()
 
 
-def _one_study(folder: Path, tally: Tally) -> None:
+def _one_study(folder: Path, tally: Tally, cluster: Nodes) -> None:
     run_dir = folder / f"study-{tally.studies:04d}"
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     spec = stub_spec(
@@ -92,6 +92,8 @@ def _one_study(folder: Path, tally: Tally) -> None:
 
     def say(line: str) -> None:
         tally.restarts += "restarts: " in line
+        if len(cluster.workers) < WORKERS:  # here, since Ray starts a node in a process's main thread alone
+            cluster.add()
 
     Study(spec, run_dir, trainable=stub_trainable, say=say).run()
     tally.studies += 1
@@ -142,27 +144,17 @@ def _faults_in_mlflow(uri: str, experiment: str, recorded: dict[int, TrialRecord
 
 
 def _kill_at_random(cluster: Nodes, tally: Tally, seed: int, stop: threading.Event) -> None:
-    """Now and then a trial's process, and seldom a node, which comes back."""
+    """Now and then a trial's process, and seldom a node, unless another is still to come back."""
     draw = random.Random(seed)
     while not stop.wait(draw.expovariate(1 / KILL_EVERY_S)):
         if draw.random() < NODE_SHARE:
-            cluster.kill(draw.choice(cluster.workers))
-            tally.killed_nodes += 1
-            _bring_back(cluster, stop)
+            if len(cluster.workers) == WORKERS:
+                cluster.kill(draw.choice(cluster.workers))
+                tally.killed_nodes += 1
             continue
         raylets = {raylet_of(node) for node in cluster.workers}
         running = [pid for pid in _process_ids() if parent_of(pid) in raylets and _runs_a_trial(pid)]
         tally.killed_trials += bool(running) and kill(draw.choice(running))
-
-
-def _bring_back(cluster: Nodes, stop: threading.Event) -> None:
-    """Add a node; on a busy machine Ray gives up waiting for one now and then."""
-    while not stop.is_set():
-        try:
-            cluster.add()
-            return
-        except Exception as error:  # noqa: BLE001 - Ray raises a bare one
-            print(f"a node did not come: {(str(error).splitlines() or ['?'])[0]}", flush=True)
 
 
 def _process_ids() -> list[int]:
