@@ -71,6 +71,23 @@ class Process:
             self, points=np.concatenate([self.points, points]), values=np.concatenate([self.values, expected])
         )
 
+    def imagine(self, points: Array, count: int, rng: np.random.Generator) -> Array:
+        """Values (count, M) of the function at points (M, D), drawn together."""
+        shared = self._covariance(points, self.points)
+        spread = solve_triangular(self._lower, shared.T, lower=True)  # type: ignore[attr-defined]
+        covariance = self._covariance(points, points) - spread.T @ spread
+        covariance[np.diag_indices_from(covariance)] += 1e-8
+        root = cholesky(covariance + 1e-6 * self.scale * np.eye(len(points)), lower=True)
+        return shared @ self._solved + rng.standard_normal((count, len(points))) @ root.T  # type: ignore[attr-defined]
+
+    def given(self, points: Array, values: Array) -> "Process":
+        """With further points (M, D), whose values (S, M) are one of several tellings each; its means are (M, S)."""
+        told = np.concatenate([np.tile(self.values, (len(values), 1)), values], axis=1).T
+        return replace(self, points=np.concatenate([self.points, points]), values=told)
+
+    def _covariance(self, one: Array, other: Array) -> Array:
+        return self.scale * _matern(_distances(one, other, self.choices, self.weights))
+
 
 def fit(points: Array, values: Array, choices: NDArray[np.bool_]) -> Process:
     """The process of results (N,) at points (N, D); values have mean 0 and variance 1."""

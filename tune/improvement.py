@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import BaseTrial, FrozenTrial
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, logsumexp
 
 from tune.gaussian_process import Array, fit, log_expected_improvement
 from tune.space import contains
@@ -24,6 +24,8 @@ from tune.unit_cube import ABSENT, UnitCube
 
 DefineByRun = Callable[[BaseTrial], dict[str, Any] | None]
 
+IMAGINED = 32
+"""Outcomes of the running trials that are weighed."""
 CANDIDATES, STARTS, NEIGHBOURS = 500, 8, 30
 """Random points that are compared, how many of the best are improved on, and by how many neighbours of each."""
 WIDTHS = (0.2, 0.1, 0.05, 0.02, 0.01)
@@ -38,6 +40,7 @@ class Told:
     distributions: Mapping[str, BaseDistribution]
     value: float | None
     failed: bool = False
+    runs: bool = False
 
 
 def modelled_point(
@@ -57,14 +60,21 @@ def modelled_point(
     sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
     values = _standardized(sign * np.array([trial.value for trial in known]))
     failed = np.array([trial.failed for trial in known])
-    process = fit(rows, values, cube.choices).believing(fresh)
+    process = fit(rows, values, cube.choices).believing(fresh[[not t.runs for t in trials if t.value is None]])
     signs = np.where(failed, -1.0, 1.0)
     works = fit(rows, _standardized(signs), cube.choices) if failed.any() and not failed.all() else None
     border = -signs.mean() / signs.std() if works is not None else 0.0
     best = float(values[~failed].max() if not failed.all() else values.max())
+    running = fresh[[t.runs for t in trials if t.value is None]]
+    highest = np.array([best])
+    if len(running):
+        imagined = process.imagine(running, IMAGINED, rng)
+        process, highest = process.given(running, imagined), np.maximum(best, imagined.max(axis=1))
 
     def merit(candidates: Array) -> Array:
-        found = log_expected_improvement(*process.predict(candidates), best)
+        mean, deviation = process.predict(candidates)
+        found = log_expected_improvement(mean.reshape(len(candidates), -1), deviation[:, None], highest)
+        found = logsumexp(found, axis=1) - np.log(found.shape[1])
         if works is not None:
             mean, deviation = works.predict(candidates)
             found = found + log_ndtr((mean - border) / deviation)

@@ -132,7 +132,7 @@ def told(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.ran
     running = [number for number in unknown if past[number].runs]
     stopped = [number for number in unknown if not past[number].runs][-TRIED:] if TRIED else []
     return [
-        Told(trial.params, trial.distributions, values.get(number), trial.failed)
+        Told(trial.params, trial.distributions, values.get(number), trial.failed, trial.runs)
         for number in (*sorted(order), *stopped, *running)
         for trial in [past[number]]
     ]
