@@ -107,7 +107,7 @@ if [ ! -e .venv ]; then
 fi
 
 say "installing packages (about 6 GB; a minute where they are cached)"
-"$uv" pip install -q --python .venv/bin/python -e '.[dev]' -c constraints.txt </dev/null ||
+"$uv" pip install -q --python .venv/bin/python -e '.[dev,sim]' -c constraints.txt </dev/null ||
     die "the packages could not be installed; see uv's message above and run this again"
 
 install_ffmpeg

@@ -41,7 +41,7 @@ def s3_server(*buckets: str) -> Iterator[str]:
                 time.sleep(0.1)
         address = f"http://127.0.0.1:{port}"
         for bucket in buckets:
-            urlopen(Request(f"{address}/{bucket}", method="PUT"), timeout=30).close()
+            urlopen(Request(f"{address}/{bucket}", method="PUT"), timeout=120).close()
         yield address
     finally:
         server.kill()

@@ -111,6 +111,9 @@ def test_set_dotted_copies():
 def test_environment(monkeypatch):
     monkeypatch.setenv("EGGS", "/data")
     assert expand_environment({"root": ["${EGGS}/x"]}) == {"root": ["/data/x"]}
+    assert expand_environment("${EGGS:-runs}, ${NO_SUCH:-sqlite:///runs/m.db}") == "/data, sqlite:///runs/m.db"
+    monkeypatch.setenv("EGGS", "")
+    assert expand_environment("${EGGS:-runs}") == "runs"
     with pytest.raises(ConfigError, match=r"root: \$\{NO_SUCH\} is not set; run: export NO_SUCH=..."):
         expand_environment({"root": "${NO_SUCH}"})
 

@@ -98,8 +98,8 @@ def test_every_change_is_copied_and_every_deletion(study):
 
 def test_records_that_are_there_are_not_copied_again(study, monkeypatch):
     remote, copied = in_bucket(study.name), []
-    upload = Folder.upload
-    monkeypatch.setattr(Folder, "upload", lambda self, name, file: (copied.append(name), upload(self, name, file)))
+    send = Folder._send
+    monkeypatch.setattr(Folder, "_send", lambda self, name, file: (copied.append(name), send(self, name, file)))
     for _ in range(2):
         with Mirror(study, remote) as copies:
             copies.push()
@@ -107,15 +107,15 @@ def test_records_that_are_there_are_not_copied_again(study, monkeypatch):
 
 
 def test_a_storage_that_is_away_for_a_while_loses_nothing(study, monkeypatch, caplog):
-    remote, upload = in_bucket(study.name), Folder.upload
+    remote, send = in_bucket(study.name), Folder._send
     monkeypatch.setattr(mirror, "RETRY_S", 0.0)
     with Mirror(study, remote) as copies:
-        monkeypatch.setattr(Folder, "upload", _fails)
+        monkeypatch.setattr(Folder, "_send", _fails)
         copies.push()
         copies.push()
         assert len(caplog.messages) == 1
         assert "tried again until it succeeds" in caplog.text
-        monkeypatch.setattr(Folder, "upload", upload)
+        monkeypatch.setattr(Folder, "_send", send)
         copies.push()
         assert "trials/000/params.json" in remote.files()
 

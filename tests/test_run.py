@@ -1,6 +1,7 @@
 """The command line as a user types it: exit codes, one line for every mistake, nothing left behind."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,40 @@ def test_smoke_runs_every_branch_and_says_so(search, tmp_path):
     branches = done.stdout.partition("Branches that ran")[2].splitlines()[1:]
     assert len(branches) == 6
     assert all(line.endswith("complete") for line in branches)
+
+
+def as_ray_submit_does(home: Path, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Copy the one file to a home folder, and run it there."""
+    home.mkdir()
+    shutil.copy(ROOT / "tune" / "run.py", home)
+    (home / "tune").mkdir()  # whatever else lies there
+    line = [sys.executable, *options, str(home / "run.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(line, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_copied_script_finds_the_yaml_in_the_project(tmp_path):
+    done = as_ray_submit_does(tmp_path / "home", "search_spaces/demo.yaml", "--dry-run")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: search_spaces/demo.yaml:6: trial.data.train.0.root: ")
+    assert f"{tmp_path}/home/runs/demo_data/lerobot: no such folder" in done.stderr
+
+
+def test_a_copied_script_says_where_it_looked(tmp_path):
+    home = tmp_path / "home"
+    done = as_ray_submit_does(home, "search_spaces/none.yaml")
+    assert done.returncode == 2
+    places = f"{home}/search_spaces and {ROOT}/search_spaces"
+    assert done.stderr == (
+        f"error: search_spaces/none.yaml: no such file (looked in {places}); give the path of a search's YAML\n"
+    )
+
+
+def test_a_machine_without_the_package_is_told_so(tmp_path):
+    done = as_ray_submit_does(tmp_path / "home", "x.yaml", options=("-S", "-E"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {sys.executable} lacks the package smolvla-tune, which every machine of a")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -223,6 +223,16 @@ MISTAKES = {
         37,
         "tracking.uri: storage is remote (s3://bucket/runs), where MLflow's sqlite:////var/mlflow.db cannot live",
     ),
+    "a storage that goes with a job": (
+        {38: "storage: /tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1/runs"},
+        38,
+        "runs lies in the working directory of a Ray job, which is deleted with the job; give an address (s3://bucket/",
+    ),
+    "a database that goes with a job": (
+        {37: 'tracking: {uri: "sqlite:////tmp/ray/s/runtime_resources/working_dir_files/_ray_pkg_1/mlflow.db"}'},
+        37,
+        "mlflow.db lies in the working directory of a Ray job",
+    ),
     "remote storage and a folder": (
         {37: "tracking: {uri: mlruns}", 38: "storage: gs://bucket/runs"},
         37,

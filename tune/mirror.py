@@ -110,23 +110,16 @@ class Mirror:
             if last or name != _OPTUNA:
                 self._remote.delete(name)
                 del self._copied[name]
-        for name, state in here.items():
-            if self._copied.get(name) != state:
-                self._remote.upload(name, self._folder / name)
-                self._copied[name] = state
+        self._remote.upload(
+            {name: self._folder / name for name, state in here.items() if self._copied.get(name) != state},
+            lambda name: self._copied.update({name: here[name]}),
+        )
 
     def _files(self, last: bool) -> Iterator[tuple[str, tuple[int, int]]]:
-        for file in sorted(self._folder.rglob("*")):
-            name = file.relative_to(self._folder).as_posix()
-            passing = file.name.startswith(".") or file.suffix == ".part" or name == driver.LOCK_NAME
-            if passing or (name.startswith(_OPTUNA) and not (last and name == _OPTUNA)):
-                continue
-            try:
-                found = file.stat()
-            except FileNotFoundError:  # it was there a moment ago
-                continue
-            if file.is_file():
-                yield name, (found.st_mtime_ns, found.st_size)
+        """Path below the folder -> time and size, of what is to be copied."""
+        for name, state in _walk(self._folder):
+            if name != driver.LOCK_NAME and (not name.startswith(_OPTUNA) or (last and name == _OPTUNA)):
+                yield name, state
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
@@ -138,6 +131,21 @@ class Mirror:
 
     def _say_alive(self) -> None:
         self._remote.write(_ALIVE, json.dumps(driver.identity(self._folder)).encode())
+
+
+def _walk(folder: Path, above: str = "") -> Iterator[tuple[str, tuple[int, int]]]:
+    """Files below a folder but those that are being written; a thousand trials have four thousand, seen often."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = above + entry.name
+            if entry.is_dir():
+                yield from _walk(Path(entry.path), f"{name}/")
+            elif not entry.name.startswith(".") and not entry.name.endswith(".part"):
+                try:
+                    found = entry.stat()
+                except FileNotFoundError:  # it was there a moment ago
+                    continue
+                yield name, (found.st_mtime_ns, found.st_size)
 
 
 class Mirroring(Callback):

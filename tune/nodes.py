@@ -60,7 +60,7 @@ def check_nodes(spec: SearchSpec, run_dir: Path) -> None:
         marker.unlink(missing_ok=True)
     here = look(roots, place)
     for address, there in seen:
-        _compare(address, there, here, roots, spec.storage)
+        compare(address, there, here, roots, spec.storage)
 
 
 def look(roots: Sequence[str], storage: str) -> Sight:
@@ -98,7 +98,19 @@ def _seen(nodes: Mapping[str, str], roots: Sequence[str], storage: str) -> list[
     return seen
 
 
-def _compare(address: str, there: Sight, here: Sight, roots: Sequence[str], storage: str) -> None:
+def compare(address: str, there: Sight, here: Sight, roots: Sequence[str], storage: str) -> None:
+    """Refuse a machine that sees other code or data than this one, or cannot use the storage.
+
+    Args:
+        address: of the machine.
+        there: what it sees.
+        here: what this one sees.
+        roots: folders of the datasets.
+        storage: as the search gives it.
+
+    Raises:
+        ConfigError: one line says what differs and what to do.
+    """
     if there.code != here.code:
         raise ConfigError(
             f"the machine {address} of the Ray cluster has another version of this package's code; copy this one "

@@ -4,8 +4,9 @@ Addresses may carry the file system's options behind a ``?``, e.g. ``?endpoint_o
 """
 
 import uuid
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +17,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy
 from smolvla_core.errors import ConfigError
 
 _AT_ONCE = 16
-"""Files that are fetched at once: each is small, and waits for the network."""
+"""Files that are copied at once: each is small, and waits for the network."""
 _WITH_FOLDERS = ("local", "hdfs")
 """File systems in which a file needs a folder; in the others a folder is a part of its files' names."""
 _FAILURES = (OSError, ArrowException, ValueError)
@@ -122,10 +123,27 @@ class Folder:
         with self.filesystem.open_output_stream(self._path(name)) as file:
             file.write(content)
 
-    def upload(self, name: str, file: Path) -> None:
-        """Copy a local file to it."""
+    def upload(self, files: Mapping[str, Path], done: Callable[[str], None]) -> None:
+        """Copy local files to it, each to the path below it that is its key; ``done`` is told of each that is there.
+
+        Raises:
+            OSError: one could not be copied; others may have been.
+        """
+        if not files:
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            copies = {pool.submit(self._send, name, file): name for name, file in files.items()}
+            for copy in as_completed(copies):
+                copy.result()
+                done(copies[copy])
+
+    def _send(self, name: str, file: Path) -> None:
         self._make_parent(name)
-        copy_files(str(file), self._path(name), LocalFileSystem(), self.filesystem)
+        try:
+            copy_files(str(file), self._path(name), LocalFileSystem(), self.filesystem)
+        except FileNotFoundError:
+            if file.exists():  # else it was deleted since it was listed
+                raise
 
     def download(self, names: Iterable[str], into: Path) -> None:
         """Copy files of it to a local folder."""
@@ -136,8 +154,9 @@ class Folder:
             list(pool.map(lambda name: self._fetch(name, into / name), wanted))
 
     def delete(self, name: str) -> None:
-        """Delete a file that there is."""
-        self.filesystem.delete_file(self._path(name))
+        """Delete a file; nothing to do where there is none."""
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_file(self._path(name))
 
     def _fetch(self, name: str, file: Path) -> None:
         copy_files(self._path(name), str(file), self.filesystem, LocalFileSystem())

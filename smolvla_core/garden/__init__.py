@@ -12,8 +12,7 @@ try:
     import mujoco  # noqa: F401
 except ImportError as error:
     raise UserError(
-        f"smolvla_core.garden: the package '{error.name}' is missing; install the extra 'sim': "
-        "pip install 'smolvla-tune[sim]'"
+        f"smolvla_core.garden: the package '{error.name}' is missing; pip install 'smolvla-tune[sim]'"
     ) from None
 
 from smolvla_core.garden.env import GardenEnv

@@ -105,7 +105,7 @@ def _perform(
     table = {name: np.stack(values) for name, values in rows.items()}
     state = table["state"]
     layout = RELEASES["2025"]
-    names = (BASKET, *EGG_NAMES, *TREE_NAMES)
+    names = (BASKET, *EGG_NAMES, *TREE_NAMES[: len(draw_instance(instance).trees)])
     recording = Recording(
         state=state,
         action=table["meant"],

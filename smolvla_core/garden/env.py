@@ -123,9 +123,12 @@ class GardenEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return self._observation(), self._info(score(self.world, self._at_start))
 
     def step(self, action: NDArray[np.floating]) -> tuple[Observation, float, bool, bool, dict]:
-        """One action for 1/30 s. The reward is the growth of Q's share... of eggs placed, at the end."""
-        before = self.world.instance
-        if before is None:
+        """Do an action (23,) for 1/30 s; it is cut to its limits. The reward is 1 on success, else 0.
+
+        Raises:
+            UserError: not 23 finite numbers, or no episode has begun.
+        """
+        if self.world.instance is None:
             raise UserError("step: no episode has begun; call reset first")
         self.world.step(action)
         self._steps += 1

@@ -215,7 +215,7 @@ def _camera(
 
 
 def _actuators(spec: mujoco.MjSpec) -> None:
-    for name, gain in zip(BASE_JOINTS, (2000.0, 2000.0, 150.0), strict=True):
+    for name, gain in zip(BASE_JOINTS, (2000.0, 2000.0, 800.0), strict=True):
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_velocity(kv=gain)
         actuator.forcerange, actuator.forcelimited = (-600.0, 600.0), True
@@ -228,5 +228,5 @@ def _actuators(spec: mujoco.MjSpec) -> None:
     ):
         for name in names:
             actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-            actuator.set_to_position(kp=gain, dampratio=1.0)
+            actuator.set_to_position(kp=gain, dampratio=2.0 if most < 50 else 1.0)
             actuator.forcerange, actuator.forcelimited = (-most, most), True

@@ -26,7 +26,7 @@ from smolvla_core.garden.robot import (
     TRUNK_JOINTS,
     TRUNK_LOW,
 )
-from smolvla_core.garden.scene import BASKET, EGG_NAMES, PHYSICS_HZ, arrange, build_model, weld_name
+from smolvla_core.garden.scene import BASKET, EGG_NAMES, PHYSICS_HZ, TREE_NAMES, arrange, build_model, weld_name
 from smolvla_core.r1pro import ACTION, ACTION_WIDTH
 
 Array = NDArray[np.float64]
@@ -35,7 +35,9 @@ CONTROL_HZ = 30
 SUBSTEPS = PHYSICS_HZ // CONTROL_HZ
 GRASP_REACH_M = 0.05
 """A closing gripper catches an egg whose middle is this near to the middle between its fingers."""
-CATCHES_BETWEEN_M = (0.02, 0.08)
+LETS_GO = 0.5
+"""A gripper's command from which on it lets go; below it, it closes."""
+CATCHES_BETWEEN_M = (0.02, 0.095)
 """Openings at which a closing gripper can catch: not before it closes, and not when it is shut already."""
 LIFTED_M = 0.05
 """An egg that a hand has raised by this much was lifted."""
@@ -134,11 +136,12 @@ class World:
         return float(sum(self.data.qpos[self.qpos[name]] for name in FINGER_JOINTS[side]))
 
     def task_info(self) -> NDArray[np.float32]:
-        """Privileged poses (7,) each, one after the other: basket, eggs, trees."""
-        assert self.instance is not None
-        trees = [np.array([*place, 0.0, 0.0, 0.0, 0.0, 1.0]) for place in self.instance.trees]
-        poses = [self.body_pose(BASKET), *(self.body_pose(name) for name in EGG_NAMES), *trees]
-        return np.concatenate(poses).astype(np.float32)
+        """Privileged poses (7,) each, one after the other, (56,): basket, eggs, trees.
+
+        A tree that the instance does not have stands far beyond the lawn.
+        """
+        names = (BASKET, *EGG_NAMES, *TREE_NAMES)
+        return np.concatenate([self.body_pose(name) for name in names]).astype(np.float32)
 
     def _command(self, wanted: Array) -> None:
         values: dict[str, float] = dict(zip(TRUNK_JOINTS, wanted[3:7], strict=True))
@@ -160,7 +163,7 @@ class World:
 
     def _grasp(self, side: str, gripper: float) -> None:
         held = self.held[side]
-        if gripper >= 0:
+        if gripper >= LETS_GO:
             if held is not None:
                 self.data.eq_active[self._welds[side, held]] = 0
                 self.held[side] = None

@@ -31,7 +31,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     def listening(port: int) -> None:
         print(f"Acts through {', '.join(actor.cameras)} and {actor.state_width} state dims on {actor.device}")
-        print(f"Predicts {actor.chunk_size} actions, does {actor.n_action_steps} of them, each for {actor.hold} steps")
+        held = f", each for {actor.hold} steps" if actor.hold > 1 else ""
+        print(f"Predicts {actor.chunk_size} actions at a time and does {actor.n_action_steps} of them{held}")
         if address.host not in LOOPBACK and api_key is None:
             print("Anybody who can reach this machine can use it; --api-key-env NAME asks for a key")
         print(f"Serving at ws://{options.host}:{port} (Ctrl-C ends it)", flush=True)
