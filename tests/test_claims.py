@@ -54,7 +54,7 @@ def test_wrong_input_is_one_line(tmp_path, capsys):
     assert "holds no claims_plan.json" in capsys.readouterr().err
     (tmp_path / "claims_plan.json").write_text("{}")
     assert main(["--resume", str(tmp_path), "--set", "optim.samples=9"]) == 2
-    assert "only budget, finalists, resources, max_concurrent may be set" in capsys.readouterr().err
+    assert "may be set, or start anew" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
-from tune.proposals import ENOUGH, MODELLED, TRIED, Past, modelled_rung, propose, told
+from tune.proposals import ENOUGH, FAILED, MODELLED, Past, modelled_rung, propose, told
 from tune.searcher import RungSearch
 from tune.space import Space
 
@@ -37,25 +38,21 @@ def test_the_model_is_of_the_highest_rung_with_enough_results():
 
 def test_the_model_is_told_values_of_one_budget_only():
     trials = [past(0.1, {10: 5.0, 30: 4.0}), past(0.2, {10: 0.1}), past(0.3, {10: 6.0, 30: 3.0, 90: 2.0})]
-    found = [(trial.params["x"], trial.value) for trial in told_at(30, trials)]
-    assert found == [(0.1, 4.0), (0.3, 3.0), (0.2, None)]  # of the one that was stopped no value is known
+    assert [(trial.params["x"], trial.value) for trial in told_at(30, trials)] == [(0.1, 4.0), (0.3, 3.0)]
 
 
-def test_a_trial_on_its_way_to_the_rung_has_no_value_yet():
+def test_a_trial_on_its_way_to_the_rung_is_pending():
     trials = [past(0.1, {10: 5.0, 30: 4.0}), past(0.2, {10: 4.0}, runs=True), past(0.3, {10: 6.0, 30: 3.0}, runs=True)]
-    assert {trial.params["x"]: trial.value for trial in told_at(30, trials)} == {0.1: 4.0, 0.3: 3.0, 0.2: None}
+    states = {trial.params["x"]: trial.state for trial in told_at(30, trials)}
+    assert states == {0.1: TrialState.COMPLETE, 0.3: TrialState.COMPLETE, 0.2: TrialState.RUNNING}
 
 
-def test_only_the_latest_of_the_stopped_trials_are_told():
-    trials = [past(0.9, {10: 1.0, 30: 1.0}), *(past(n / 1000, {10: 5.0}) for n in range(2 * TRIED))]
-    told_of = [trial.params["x"] for trial in told_at(30, trials) if trial.value is None]
-    assert told_of == [n / 1000 for n in range(TRIED, 2 * TRIED)]
-
-
-def test_a_failed_trial_is_told_as_such_at_the_median():
+def test_a_failed_trial_violates_a_constraint():
     trials = [past(0.1, {10: 5.0}), past(0.2, {10: 3.0}), past(0.3, {}, failed=True)]
     found = told_at(10, trials)
-    assert [(trial.value, trial.failed) for trial in found] == [(5.0, False), (3.0, False), (4.0, True)]
+    assert [trial.constraints for trial in found] == [{FAILED: -1.0}, {FAILED: -1.0}, {FAILED: 1.0}]
+    assert [trial.value for trial in found] == [5.0, 3.0, 4.0]
+    assert [trial.constraints for trial in told_at(10, trials[:2])] == [{}, {}]
 
 
 @pytest.mark.parametrize("direction", list(StudyDirection)[1:])

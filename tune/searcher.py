@@ -15,8 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from tune.improvement import DefineByRun
-from tune.proposals import FAILED, Past, checked, config_at, propose
+from tune.proposals import FAILED, DefineByRun, Past, checked, config_at, propose
 from tune.space import Space
 
 SpaceLike = DefineByRun | Mapping[str, BaseDistribution]

@@ -11,14 +11,13 @@ from unittest.mock import patch
 import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from tests.benchmarks.lcbench import SPACE
 from tune.asha import RungScheduler
-from tune.improvement import DefineByRun, Told, drawn
 from tune.proposals import ENOUGH, Past, told
 from tune.searcher import RungSearch, SpaceLike
 from tune.space import Space
@@ -125,30 +124,12 @@ class Ablated:
         return self._whole.observe(number, epoch, value)
 
 
-def tpe(
-    trials: Sequence[Told], space: DefineByRun, direction: StudyDirection, rng: np.random.Generator
-) -> dict[str, Any]:
-    """``modelled_point`` by Optuna's TPE."""
-    return _by(
-        TPESampler(seed=int(rng.integers(2**31)), n_startup_trials=1, multivariate=True), trials, space, direction
-    )
-
-
-def optunas_gp(
-    trials: Sequence[Told], space: DefineByRun, direction: StudyDirection, rng: np.random.Generator
-) -> dict[str, Any]:
-    """``modelled_point`` by Optuna's ``GPSampler``."""
-    return _by(GPSampler(seed=int(rng.integers(2**31)), n_startup_trials=1), trials, space, direction)
-
-
-def _by(sampler: BaseSampler, trials: Sequence[Told], space: DefineByRun, direction: StudyDirection) -> dict[str, Any]:
+def tpe(trials: Sequence[FrozenTrial], direction: StudyDirection, seed: int) -> optuna.Study:
+    """``model``, with Optuna's TPE in place of the Gaussian process."""
+    sampler = TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
     study = optuna.create_study(direction=direction, sampler=sampler)
-    for each in trials:
-        state = TrialState.RUNNING if each.value is None else TrialState.COMPLETE
-        study.add_trial(
-            create_trial(params=each.params, distributions=each.distributions, value=each.value, state=state)
-        )
-    return drawn(study, space)
+    study.add_trials(trials)
+    return study
 
 
 def stopped_as_worst(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.random.Generator) -> list:
@@ -254,10 +235,8 @@ NAMES: dict[str, Any] = {
     "syne-tune-ASHACQR": syne_tune("ASHACQR"),
     "syne-tune-ASHABORE": syne_tune("ASHABORE"),
     "syne-tune-ASHA": syne_tune("ASHA"),
-    "ours-tpe": partial(Ablated, {"modelled_point": tpe}, True),
-    "ours-optunas-gp": partial(Ablated, {"modelled_point": optunas_gp, "TRIED": 0}, True),
-    "ours-stopped-untold": partial(Ablated, {"TRIED": 0}, True),
-    "ours-tpe-third-random": partial(Ablated, {"modelled_point": tpe, "RANDOM_SHARE": 1 / 3}, True),
+    "ours-tpe": partial(Ablated, {"model": tpe}, True),
+    "ours-tpe-third-random": partial(Ablated, {"model": tpe, "RANDOM_SHARE": 1 / 3}, True),
     "ours-random": partial(Ablated, {"RANDOM_SHARE": 1.0}, True),
     "ours-no-random": partial(Ablated, {"RANDOM_SHARE": 0.0}, True),
     "ours-third-random": partial(Ablated, {"RANDOM_SHARE": 1 / 3}, True),

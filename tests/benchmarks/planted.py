@@ -18,18 +18,19 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler
 
 from tests.benchmarks.lcbench import Scale
 from tune.space import Space
-from tune.unit_cube import UnitCube
 
 EPOCHS = 81
 """Of a whole trial."""
 TASKS = tuple(range(12))
 FAMILIES = {"smooth": "min", "conditional": "min", "noisy": "min", "diverging": "min"}
 KINDS = ("plain", "tuned", "fancy")
-SCALE_SAMPLES = 500
+SCALE_SAMPLES = 200
 FLOOR, NOISE, LOST = 0.1, 0.005, 2.0
 
 _NUMBERS: dict[str, BaseDistribution] = {
@@ -104,13 +105,11 @@ class Planted:
 
     def scale(self, task: int, metric: str) -> Scale:
         """The planted optimum's error, and the median of random trials."""
-        space, rng = SPACES[metric], np.random.default_rng(task)
-        cube = UnitCube(space.distributions)
+        study = optuna.create_study(sampler=RandomSampler(seed=task))
         values = []
-        for row in cube.draw(SCALE_SAMPLES, rng):
-            point = cube.point(row)
-            active = {name: value for name, value in point.items() if space.is_active(name, point)}
-            values.append(self.curve(task, metric, active, [EPOCHS])[0][0])
+        for _ in range(SCALE_SAMPLES):
+            trial = study.ask()
+            values.append(self.curve(task, metric, SPACES[metric](trial), [EPOCHS])[0][0])
         return Scale(FLOOR, float(np.median(values)))
 
 
