@@ -63,7 +63,7 @@ def test_instances_fill_their_stated_ranges():
     assert 0.9 <= distances.min() < 1.0
     assert 2.9 < distances.max() <= 3.0
     assert {len(i.trees) for i in instances} == {2, 3, 4}
-    sides = [np.cross(i.basket, i.trees[0] - i.basket) > 0 for i in instances]
+    sides = [i.basket[0] * (i.trees[0] - i.basket)[1] > i.basket[1] * (i.trees[0] - i.basket)[0] for i in instances]
     assert 0.4 < np.mean(sides) < 0.6
     for instance in instances:
         away = np.linalg.norm(instance.trees - instance.basket, axis=1)

@@ -94,16 +94,20 @@ class Cameras:
 
 
 def _gl_context(pixels: int) -> Any:
-    chosen = os.environ.get("MUJOCO_GL", "").lower()
     try:
-        if sys.platform == "linux" and chosen in ("", "egl"):
-            from mujoco.egl import GLContext
-        else:
-            from mujoco.gl_context import GLContext
-        return GLContext(pixels, pixels)
+        return _context(pixels)
     except (ImportError, AttributeError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise NoDisplayError(
             f"the garden's pictures need EGL, which does not start here ({reason}); on Debian and Ubuntu: "
             f"apt-get install {PACKAGES}"
         ) from None
+
+
+def _context(pixels: int) -> Any:
+    """EGL on Linux unless the user's ``MUJOCO_GL`` names another; elsewhere what MuJoCo finds."""
+    if sys.platform == "linux" and os.environ.get("MUJOCO_GL", "").lower() in ("", "egl"):
+        from mujoco.egl import GLContext
+    else:
+        from mujoco.gl_context import GLContext
+    return GLContext(pixels, pixels)

@@ -268,7 +268,7 @@ class Expert:
             return
         task.since += 1
         goal, at = self._hand_goal(side), self._at[side]
-        if task.step == "lower" and (np.linalg.norm(at - goal) < 0.03 or task.since > 2 * CONTROL_HZ):
+        if task.step == "lower" and (np.linalg.norm(at - goal) < 0.045 or task.since > 2 * CONTROL_HZ):
             self._grip[side] = 1.0
             self._go(task, "open")
         elif task.step == "open" and task.since >= _OPENING:
