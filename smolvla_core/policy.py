@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from lerobot.configs import FeatureType, PolicyFeature
-from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig as SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy as SmolVLAPolicy
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 from lerobot.processor import RenameObservationsProcessorStep, TokenizerProcessorStep

@@ -25,7 +25,9 @@ def world():
 def test_an_egg_is_drawn_where_behavior_s_intrinsics_put_it(world, camera):
     pixels, focal = INTRINSICS[camera]
     eye = world.data.cam(CAMERAS[camera])
-    offset = np.array([0.12, 0.08, -0.6]) if camera == "head" else np.array([0.05, 0.04, -0.25])
+    # of a wrist, on the side that its own gripper leaves free
+    offsets = {"head": (0.12, 0.08, -0.6), "left_wrist": (-0.05, 0.04, -0.25), "right_wrist": (0.05, 0.04, -0.25)}
+    offset = np.array(offsets[camera])
     put(world, 0, eye.xpos + eye.xmat.reshape(3, 3) @ offset)
     drawer = Cameras(world.model, {camera: pixels})
     picture = drawer.pictures(world.data)[camera].astype(float)

@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 def report_patiently(
     metrics: Mapping[str, Any],
     checkpoint: ray_tune.Checkpoint,
-    report: Callable[..., None] = ray_tune.report,
+    report: Callable[..., None],
     is_remote: Callable[[], bool] | None = None,
 ) -> None:
     """Report to Ray Tune, and again where the remote storage does not take the state.
@@ -28,8 +28,8 @@ def report_patiently(
     Args:
         metrics: of the report.
         checkpoint: likewise, with the state in a folder here.
-        report: to be given in tests.
-        is_remote: likewise.
+        report: Ray Tune's.
+        is_remote: whether states go to a network; None: as Ray's session says.
 
     Raises:
         OSError: the state could not be saved, even after ten minutes.

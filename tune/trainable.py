@@ -82,7 +82,7 @@ def smolvla_trainable(config: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory(prefix="trial-") as folder:
             save(Path(folder) / STATE)
             result = {**metrics, CURVE: list(curve), EPISODES: save.episodes}
-            report_patiently(result, ray_tune.Checkpoint.from_directory(folder))
+            report_patiently(result, ray_tune.Checkpoint.from_directory(folder), ray_tune.report)
         curve.clear()
         listener.saved()
 

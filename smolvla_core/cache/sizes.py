@@ -4,7 +4,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from transformers import AutoConfig
 
 from smolvla_core.cache.encoder import embedding_shape
@@ -14,7 +13,7 @@ from smolvla_core.config import TrialConfig
 from smolvla_core.errors import ConfigError
 from smolvla_core.interface import Interface
 from smolvla_core.learner import pick_device
-from smolvla_core.policy import check_policy
+from smolvla_core.policy import SmolVLAConfig, check_policy
 
 HELD_OUT_SHARE = 0.25
 """Of the cache's budget, which prefixes of held-out frames may take where those of all frames do not fit."""

@@ -21,7 +21,7 @@ def finalists_view(finalists: Mapping[str, Any] | None) -> dict[str, Any] | None
             "trial": row["trial"],
             "seeds": len(row["seeds"]),
             "error": row["test"]["mean"],
-            "error_interval": _interval(row["test"], "{:#.4g}"),
+            "error_interval": _interval(row["test"], "{:.4g}"),
             "gain": row["gain"]["mean"] if row["gain"] else None,
             "gain_interval": _interval(row["gain"], "{:+.1%}"),
             "winner": row["name"] == finalists.get("winner"),
