@@ -1,6 +1,6 @@
 # Every target sets the project up first if that is needed.
 #   make demo                 a small search end to end on synthetic data
-#   make test ARGS='-k state' some of the tests
+#   make test ARGS='-k state' some of the tests; JOBS=4: in so many processes
 #   make test-faults          faults that take minutes to inject
 #   make audit                the code's and the dependencies' security
 #   make mlflow PORT=5001     look at the results; on other machines' screens: HOST=0.0.0.0
@@ -13,6 +13,7 @@ RUN = .venv/bin/python
 DEMO = runs/demo_data
 HOST = 127.0.0.1
 PORT = 5000
+JOBS = 2
 ARGS =
 
 setup: $(READY)
@@ -36,7 +37,7 @@ demo: $(DEMO)/lerobot.done
 	HF_HUB_OFFLINE=1 $(RUN) -m tune.run search_spaces/demo.yaml $(ARGS)
 
 test: $(READY)
-	$(RUN) -m pytest -q $(ARGS)
+	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
 test-faults: $(READY)
 	$(RUN) -m pytest -q -m faults $(ARGS)
