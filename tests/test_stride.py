@@ -1,6 +1,7 @@
 """Frame stride: a policy of 30, 15 or 10 Hz from the same recording, and one score for all of them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def scores(root, cache_dir, motion, **values):
     for stride in (1, 2, 3):
         trial = prepare(eggs_trial(root, cache_dir, stride, eval__frame_stride=6, **values))
         moved = motion(trial.dataset.action)
-        pretend = trial.dataset.__class__(**{**vars(trial.dataset), "action": moved})
+        pretend = replace(trial.dataset, action=moved)
         mean, std = (torch.from_numpy(v).float() for v in (trial.learner.interface.action.mean, trial.learner.interface.action.std))  # fmt: skip # noqa: E501
 
         class Pretender:
