@@ -110,6 +110,11 @@ say "installing packages (about 6 GB; a minute where they are cached)"
 "$uv" pip install -q --python .venv/bin/python -e '.[dev,sim]' -c constraints.txt </dev/null ||
     die "the packages could not be installed; see uv's message above and run this again"
 
+# Where Python may not write bytecode (PYTHONDONTWRITEBYTECODE, as in many containers), each process would compile
+# torch, transformers and Ray anew: half a minute a trial.
+say "compiling packages"
+.venv/bin/python -W ignore -m compileall -qq -j 0 .venv/lib </dev/null || say "some packages could not be compiled; they are at the first import"
+
 install_ffmpeg
 
 : >.venv/.ready.part
