@@ -74,7 +74,7 @@ def _specification(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             "state": {"preset": "identity"},
             "policy": {"pretrained": str(policy), "tokenizer_max_length": 256},
             "optim": {"samples": options.samples},
-            "eval": {"frames": 32, "draws": 2, "horizon_s": 1.0},
+            "eval": {"frames": 32, "draws": 1, "horizon_s": 1.0},
             "runtime": {"precision": "fp32"},
         },
         "search": {
@@ -85,7 +85,7 @@ def _specification(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "warm_start": {"seed_baseline": {"optim.lr": 1e-4, "optim.batch_size": 8, "policy.chunk_size": 50}},
         "budget": {"trials": options.trials},
         "asha": {"grace_samples": options.grace, "reduction_factor": 3},
-        "resources": {"cpus": os.cpu_count()},
+        "resources": {"cpus": 1},
         "storage": str(work / "runs"),
     }
 

@@ -158,12 +158,10 @@ def _run(options: argparse.Namespace, surrogate: Surrogate | Planted, chosen: li
     done = {_key(run) for run in read(options.results)}
     scales = {(task, metric): surrogate.scale(task, metric) for task in options.tasks for metric in options.metrics}
     cells = list(itertools.product(options.graces, options.reductions, options.metrics, options.tasks))
-    problems = []
-    for seed in range(options.seeds):  # in a mixed order, so that a run that is stopped leaves a fair sample
-        mixed = random.Random(seed).sample(cells, len(cells))
-        problems += [(seed, *cell) for cell in mixed]
+    problems = list(itertools.product(range(options.seeds), cells))
+    random.Random(0).shuffle(problems)  # so that a run that is stopped leaves a fair sample of seeds and problems
     with options.results.open("a", encoding="utf-8") as file:
-        for (seed, grace, reduction, metric, task), name in itertools.product(problems, chosen):
+        for (seed, (grace, reduction, metric, task)), name in itertools.product(problems, chosen):
             run = {"method": name, "task": task, "metric": metric, "grace": grace, "reduction": reduction, "seed": seed}
             run |= {"budget": options.budget, "workers": options.workers}
             if _key(run) in done:

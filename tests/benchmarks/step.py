@@ -34,7 +34,7 @@ SIDES = {
 def main() -> int:
     """Run the sides one after the other, and print the comparison."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.step", description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", choices=("full", "tiny"), default="tiny")
+    parser.add_argument("--arch", choices=("full", "small", "tiny"), default="tiny")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one for warming up")
     parser.add_argument("--workers", type=int, default=0, help="of lerobot's dataloader (its default: 4)")
