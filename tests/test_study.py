@@ -67,6 +67,8 @@ def test_a_study_compares_at_the_highest_rung_and_leaves_its_records(tmp_path):
     states = {trial.number: tmp_path / "run" / trial.checkpoint for trial in trials}
     complete = {trial.number for trial in trials if trial.outcome.state == "complete"}
     assert {number for number, state in states.items() if state.is_dir()} == complete
+    kept = {path.resolve() for path in (tmp_path / "run" / "ray").rglob("checkpoint_*") if path.is_dir()}
+    assert kept == {states[number].resolve() for number in complete}  # of each the last alone
 
 
 def test_the_same_seed_gives_the_same_trials_and_another_seed_others(tmp_path):

@@ -149,7 +149,7 @@ def _walk(folder: Path, above: str = "") -> Iterator[tuple[str, tuple[int, int]]
 
 
 class Mirroring(Callback):
-    """Copies each report before Ray deletes the state that the report before was saved with."""
+    """Copies each report before the state is deleted that the report before was saved with."""
 
     def __init__(self, mirror: Mirror):
         self._mirror = mirror

@@ -79,6 +79,7 @@ class Recorder(Callback):
         recorded = records.trials()
         self._retention = Retention(records.locate, recorded, scheduler.rungs, mode)
         self._saved = {trial.number: trial.checkpoint for trial in recorded if trial.outcome is None}
+        self._replaced: dict[int, list[str]] = {}
         self._brake = brake
         self._running: dict[int, dict[str, str]] = {}
         self._failed_at_once = 0
@@ -95,7 +96,7 @@ class Recorder(Callback):
             return
         checkpoint, samples = self._restore.pop(number, (None, 0))
         if checkpoint is not None:
-            # what Ray itself does when it restores an experiment; the old state is deleted after the next
+            # what Ray itself does when it restores an experiment
             trial.on_checkpoint(_TrainingResult(checkpoint=Checkpoint(checkpoint), metrics={}))
         self._start(number, trial, samples)
 
@@ -117,6 +118,9 @@ class Recorder(Callback):
             return
         path = checkpoint_place(trial, result, self._storage)
         if path:
+            before = self._saved.get(number)
+            if before is not None:
+                self._replaced.setdefault(number, []).append(before)
             self._saved[number] = self._records.relative(path)
             self._brake.notice.saved(number)
             trial.run_metadata.num_failures = 0  # Ray gives up after so many in all, however far it came between
@@ -138,6 +142,13 @@ class Recorder(Callback):
             self._tracker.log_result(number, report.metrics, report.curve)
             reached = [rung for rung in self._rungs if rung <= report.samples_seen]
             self._events.reported(number, report.metrics, reached[-1] if reached else 0)
+
+    def on_checkpoint(self, iteration: int, trials: list, trial: Any, checkpoint: Any, **info: Any) -> None:
+        """Ray starts the trial again from this state from now on: those before it are of no use."""
+        number = self._searcher.number(trial.trial_id)
+        for path in self._replaced.pop(number, ()):
+            if path != self._saved.get(number):  # a trial that went on from an older state saves to the same places
+                self._retention.replaced(path)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Record how it ended; one that the brake ended stays open, so that it can be continued."""

@@ -1,4 +1,4 @@
-"""Which states of trials are kept: those of trials that run or are complete, and the best one's.
+"""Which states of trials are kept: the last one of those that run or are complete, and the best one's.
 
 A rung's state serves a trial to go on from. One that was stopped or failed does not go on, so its state
 is deleted as soon as another that has ended is better (one that still runs may yet fail); otherwise a
@@ -37,6 +37,10 @@ class Retention:
             if trial.outcome is not None:
                 self.ended(trial.number, trial.outcome.state, trial.checkpoint, sweep=False)
         self._sweep()
+
+    def replaced(self, checkpoint: str) -> None:
+        """Delete a trial's recorded state, since a newer one is recorded, and known to Ray."""
+        _delete(self._locate(checkpoint))
 
     def ended(self, number: int, state: str, checkpoint: str | None, *, sweep: bool = True) -> None:
         """Take note of a trial's end, and delete what has become useless by it.

@@ -64,7 +64,8 @@ def make_tuner(
             name=session,
             storage_path=storage,
             callbacks=list(callbacks),
-            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
+            # with ``num_to_keep`` Ray would write down all trials at every report; ``tune.retention`` deletes states
+            checkpoint_config=ray_tune.CheckpointConfig(),
             failure_config=ray_tune.FailureConfig(max_failures=RESTARTS),
             stop=brake,
             verbose=0,

@@ -213,7 +213,8 @@ def _print_comparison(
     print(f"ours            {ours_s:7.0f} s for the whole search ({len(budget)} trials to the end)")
     print(f"lerobot-train   {total:7.0f} s for the same trials, stopped at the same places")
     if len(theirs_s) < len(trials):
-        print(f"                of which {len(theirs_s)} were run, {sum(theirs_s.values()):.0f} s; the others are estimated")
+        run_s = sum(theirs_s.values())
+        print(f"                of which {len(theirs_s)} trials were run, {run_s:.0f} s; the others are estimated")
     print(f"times as fast   {total / ours_s:7.1f}")
     print(f"the best trial's point is trial {best['number']}: {json.dumps(best['params'])}")
     start = best["value"][min(best["value"])]
