@@ -12,6 +12,7 @@ ICML 2018. ``docs/searcher.md`` has what was compared.
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.samplers import BruteForceSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState, create_trial
+from threadpoolctl import ThreadpoolController
 
 from tune.space import contains
 
@@ -218,7 +220,9 @@ class _RungModel(GPSampler):
             return {}
         lines = {name: _as_line(distribution) for name, distribution in search_space.items()}
         running = [trial for trial in self._running if search_space.keys() <= trial.params.keys()]
-        drawn = self._sample_relative_impl(study, self._complete, running, lines)
+        # the matrices are small: more cores would only wait for each other, and round in another order
+        with _pools().limit(limits=1):
+            drawn = self._sample_relative_impl(study, self._complete, running, lines)
         return {name: _on_grid(search_space[name], value) for name, value in drawn.items()}
 
     def sample_independent(
@@ -229,6 +233,14 @@ class _RungModel(GPSampler):
             self._others = optuna.create_study(direction=study.direction)
             self._others.add_trials(self._complete)
         return self._independent_sampler.sample_independent(self._others, trial, param_name, param_distribution)
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """The thread pools of NumPy, SciPy and torch."""
+    import torch  # noqa: F401, its pool is there once it is loaded
+
+    return ThreadpoolController()
 
 
 def _as_line(distribution: BaseDistribution) -> BaseDistribution:
