@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import TrialState
+from optuna.trial import FixedTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from tune.proposals import FAILED, DefineByRun, Past, checked, config_at, propose
@@ -244,12 +244,15 @@ class RungSearch(Searcher):
     def _start(self, point: Mapping[str, Any]) -> int:
         """Open the study's next trial at a point."""
         number = self._count
-        self._study.enqueue_trial(checked(self._space, point))
-        trial = self._study.ask()
-        assert trial.number == number, f"Optuna's study holds {trial.number} trials, this search {number}"
+        trial = FixedTrial(checked(self._space, point))
         self._params[number] = config_at(self._space, trial)
-        self._open[number] = trial
         self._past.append(Past(trial.params, trial.distributions))
+        # in one transaction; ``ask`` would make one for each parameter
+        state, suggested = TrialState.RUNNING, trial.distributions
+        self._study.add_trial(create_trial(state=state, params=trial.params, distributions=suggested))
+        added = self._study.get_trials(deepcopy=False)[-1]
+        assert added.number == number, f"Optuna's study holds {added.number} trials, this search {number}"
+        self._open[number] = optuna.Trial(self._study, added._trial_id)
         return number
 
     def _observe(self, number: int, result: Mapping[str, Any]) -> None:
