@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import ray
+from ray.exceptions import TaskUnschedulableError
 
 from smolvla_core.errors import ConfigError
-from tune.nodes import Sight, compare, look
+from tests.stub import stub_spec
+from tune.nodes import Sight, check_nodes, compare, look
 
 ROOTS, STORAGE = ["/data/eggs", "/data/more"], "/home/me/runs"
 HERE = Sight("code", ("eggs", "more"), None)
@@ -39,3 +42,32 @@ def test_another_dataset_is_told_by_its_metadata(tmp_path):
     assert sights["absent"].data == (None,)
     assert sights["one"].storage is None
     assert look([], str(Path("/nowhere/marker"))).storage is not None
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_machine_that_is_taken_away_while_it_is_asked_is_no_fault(monkeypatch, tmp_path, stays):
+    here, there = (
+        {"NodeID": digit * 56, "NodeManagerAddress": name, "Alive": True}
+        for digit, name in (("1", "here"), ("2", "there"))
+    )
+    alive = iter([[here, there], [here, there] if stays else [here]])
+
+    class Task:
+        def options(self, scheduling_strategy):
+            return type("At", (), {"remote": staticmethod(lambda *look_at: (scheduling_strategy.node_id, look_at))})
+
+    def answer(asked, timeout):
+        node, look_at = asked
+        if node == there["NodeID"]:
+            raise TaskUnschedulableError("the node doesn't exist any more")
+        return look(*look_at)
+
+    monkeypatch.setattr(ray, "nodes", lambda: next(alive))
+    monkeypatch.setattr(ray, "remote", lambda **options: lambda function: Task())
+    monkeypatch.setattr(ray, "get", answer)
+    spec = stub_spec(tmp_path)
+    if stays:
+        with pytest.raises(ConfigError, match="the machine there of the Ray cluster failed"):
+            check_nodes(spec, tmp_path / "study")
+    else:
+        check_nodes(spec, tmp_path / "study")

@@ -45,7 +45,7 @@ def check_nodes(spec: SearchSpec, run_dir: Path) -> None:
     Raises:
         ConfigError: a machine has other code or data, or cannot use the storage; one line says which and what to do.
     """
-    nodes = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]}
+    nodes = _alive()
     if len(nodes) < 2:
         return
     roots = [str(source["root"]) for source in spec.trial["data"]["train"] if source.get("root")]
@@ -73,14 +73,19 @@ def look(roots: Sequence[str], storage: str) -> Sight:
     return Sight(_digest_of_code(), tuple(_digest_of_data(Path(root)) for root in roots), _why_not(storage))
 
 
+def _alive() -> dict[str, str]:
+    """Ray's id of each machine -> its address."""
+    return {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]}
+
+
 def _seen(nodes: Mapping[str, str], roots: Sequence[str], storage: str) -> list[tuple[str, Sight]]:
     task: Any = ray.remote(num_cpus=0, max_retries=0)(look)
     asked = []
     for node, address in nodes.items():
         there = NodeAffinitySchedulingStrategy(node, soft=False)
-        asked.append((address, task.options(scheduling_strategy=there).remote(roots, storage)))
+        asked.append((node, address, task.options(scheduling_strategy=there).remote(roots, storage)))
     seen = []
-    for address, answer in asked:
+    for node, address, answer in asked:
         try:
             seen.append((address, ray.get(answer, timeout=PATIENCE_S)))
         except GetTimeoutError:
@@ -89,6 +94,8 @@ def _seen(nodes: Mapping[str, str], roots: Sequence[str], storage: str) -> list[
                 "the cluster, or try again"
             ) from None
         except RayError as error:
+            if node not in _alive():  # a spot machine that was taken away meanwhile: no trial will run there
+                continue
             missing = "No module named" in str(error)
             reason = "lacks this package" if missing else f"failed: {_last_line(error)}"
             raise ConfigError(
