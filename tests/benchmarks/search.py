@@ -41,8 +41,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help=f"a LeRobot dataset; {SHARED} where it is there, else one made here")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--theirs", type=int, help="trials to run by lerobot-train (default: all)")
-    parser.add_argument("--grace", type=int, default=96, help="samples of the first rung")
-    parser.add_argument("--samples", type=int, default=864, help="samples of a whole trial")
+    parser.add_argument("--grace", type=int, default=192, help="samples of the first rung")
+    parser.add_argument("--samples", type=int, default=1728, help="samples of a whole trial")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/search"), help="folder of both searches")
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
