@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray.exceptions import TaskUnschedulableError
+from ray.exceptions import NodeDiedError, RayError, TaskUnschedulableError
 
 from smolvla_core.errors import ConfigError
 from tests.stub import stub_spec
@@ -44,8 +44,16 @@ def test_another_dataset_is_told_by_its_metadata(tmp_path):
     assert look([], str(Path("/nowhere/marker"))).storage is not None
 
 
-@pytest.mark.parametrize("stays", [False, True])
-def test_a_machine_that_is_taken_away_while_it_is_asked_is_no_fault(monkeypatch, tmp_path, stays):
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [
+        (NodeDiedError("its node died"), True),  # the cluster need not know yet
+        (TaskUnschedulableError("the node doesn't exist any more"), True),
+        (RayError("gone"), False),
+        (RayError("gone"), True),
+    ],
+)
+def test_a_machine_that_is_taken_away_while_it_is_asked_is_no_fault(monkeypatch, tmp_path, error, stays):
     here, there = (
         {"NodeID": digit * 56, "NodeManagerAddress": name, "Alive": True}
         for digit, name in (("1", "here"), ("2", "there"))
@@ -59,14 +67,14 @@ def test_a_machine_that_is_taken_away_while_it_is_asked_is_no_fault(monkeypatch,
     def answer(asked, timeout):
         node, look_at = asked
         if node == there["NodeID"]:
-            raise TaskUnschedulableError("the node doesn't exist any more")
+            raise error
         return look(*look_at)
 
     monkeypatch.setattr(ray, "nodes", lambda: next(alive))
     monkeypatch.setattr(ray, "remote", lambda **options: lambda function: Task())
     monkeypatch.setattr(ray, "get", answer)
     spec = stub_spec(tmp_path)
-    if stays:
+    if stays and type(error) is RayError:
         with pytest.raises(ConfigError, match="the machine there of the Ray cluster failed"):
             check_nodes(spec, tmp_path / "study")
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from smolvla_core.errors import ConfigError
@@ -94,7 +94,8 @@ def _seen(nodes: Mapping[str, str], roots: Sequence[str], storage: str) -> list[
                 "the cluster, or try again"
             ) from None
         except RayError as error:
-            if node not in _alive():  # a spot machine that was taken away meanwhile: no trial will run there
+            # a spot machine that was taken away meanwhile: no trial will run there
+            if isinstance(error, NodeDiedError | TaskUnschedulableError) or node not in _alive():
                 continue
             missing = "No module named" in str(error)
             reason = "lacks this package" if missing else f"failed: {_last_line(error)}"

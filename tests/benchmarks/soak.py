@@ -152,7 +152,10 @@ def _kill_at_random(cluster: Nodes, tally: Tally, seed: int, stop: threading.Eve
                 cluster.kill(draw.choice(cluster.workers))
                 tally.killed_nodes += 1
             continue
-        raylets = {raylet_of(node) for node in cluster.workers}
+        try:
+            raylets = {raylet_of(node) for node in cluster.workers}
+        except KeyError:  # one that is being started
+            continue
         running = [pid for pid in _process_ids() if parent_of(pid) in raylets and _runs_a_trial(pid)]
         tally.killed_trials += bool(running) and kill(draw.choice(running))
 
