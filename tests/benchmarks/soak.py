@@ -54,23 +54,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--node-share", type=float, default=NODE_SHARE, help="of the kills (default %(default)s)")
     options = parser.parse_args(arguments)
     logging.getLogger("ray").setLevel(logging.ERROR)
     tally, began = Tally(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         (Path(folder) / "slow").write_text(str(SECONDS_A_REPORT))
         os.environ["STUB_FAULTS"] = folder  # which the nodes' processes inherit
-        _soak(Path(folder), tally, options.minutes, options.seed)
+        _soak(Path(folder), tally, options)
     print("\n".join(_summary(tally, (time.monotonic() - began) / 60)), flush=True)
     return int(bool(tally.lost or tally.doubled))
 
 
-def _soak(folder: Path, tally: Tally, minutes: float, seed: int) -> None:
+def _soak(folder: Path, tally: Tally, options: argparse.Namespace) -> None:
     began, stop = time.monotonic(), threading.Event()
     with nodes(WORKERS, cpus=AT_ONCE // WORKERS) as cluster:
-        killer = threading.Thread(target=_kill_at_random, args=(cluster, tally, seed, stop), daemon=True)
+        killer = threading.Thread(target=_kill_at_random, args=(cluster, tally, options, stop), daemon=True)
         killer.start()
-        while time.monotonic() < began + 60 * minutes:
+        while time.monotonic() < began + 60 * options.minutes:
             _one_study(folder, tally, cluster)
             tally.memory.append(((time.monotonic() - began) / 60, _resident_mb()))
             print(_line(tally), flush=True)
@@ -143,11 +144,11 @@ def _faults_in_mlflow(uri: str, experiment: str, recorded: dict[int, TrialRecord
     return faults
 
 
-def _kill_at_random(cluster: Nodes, tally: Tally, seed: int, stop: threading.Event) -> None:
+def _kill_at_random(cluster: Nodes, tally: Tally, options: argparse.Namespace, stop: threading.Event) -> None:
     """Now and then a trial's process, and seldom a node, unless another is still to come back."""
-    draw = random.Random(seed)
+    draw = random.Random(options.seed)
     while not stop.wait(draw.expovariate(1 / KILL_EVERY_S)):
-        if draw.random() < NODE_SHARE:
+        if draw.random() < options.node_share:
             if len(cluster.workers) == WORKERS:
                 cluster.kill(draw.choice(cluster.workers))
                 tally.killed_nodes += 1
