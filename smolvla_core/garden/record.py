@@ -31,8 +31,9 @@ from smolvla_core.data.workers import each
 from smolvla_core.errors import DataError
 from smolvla_core.garden.cameras import Cameras
 from smolvla_core.garden.demonstration import demonstrate, film
-from smolvla_core.garden.env import TASKS, GardenEnv
+from smolvla_core.garden.env import GardenEnv
 from smolvla_core.garden.robot import CAMERA_PIXELS
+from smolvla_core.garden.tasks import TASKS
 
 SETTINGS_FILE = "meta/garden.json"
 """How a folder was recorded; there from the start."""
@@ -86,7 +87,7 @@ def record(
     """
     _check(settings, jobs)
     _begin(out, settings)
-    numbers = [layout.episode_number(TASKS[settings.task], i) for i in range(settings.episodes)]
+    numbers = [layout.episode_number(TASKS[settings.task].number, i) for i in range(settings.episodes)]
     if (out / INFO_FILE).is_file():
         notify(len(numbers), len(numbers))
         return len(numbers)
@@ -102,7 +103,7 @@ def record(
 def record_episode(out: Path, settings: Settings, ordinal: int) -> None:
     """Record one episode; its part appears when all of its files are there."""
     env, cameras = _stage(settings.task, settings.max_seconds, tuple(settings.pixels.items()))
-    task, instance = TASKS[settings.task], settings.first_instance + ordinal
+    task, instance = TASKS[settings.task].number, settings.first_instance + ordinal
     number = layout.episode_number(task, ordinal)
     shown = demonstrate(env, instance, seed=settings.seed, noise=settings.noise, misses=settings.misses)
     if shown is None:
@@ -132,7 +133,7 @@ def record_episode(out: Path, settings: Settings, ordinal: int) -> None:
 
 def _complete(out: Path, settings: Settings, numbers: Sequence[int]) -> None:
     """Write what depends on all episodes; ``info.json`` comes last, and says that the folder is complete."""
-    task = TASKS[settings.task]
+    task = TASKS[settings.task].number
     rows = [json.loads(_part(out, number, "json").read_text(encoding="utf-8")) for number in numbers]
     start = 0
     for number, row in zip(numbers, rows, strict=True):
