@@ -73,6 +73,16 @@ def test_the_basket_can_be_seen_from_its_farthest_when_it_is_ahead():
     assert changed.sum() >= 6
 
 
+def test_cameras_that_are_dropped_leave_others_alone(world):
+    kept, dropped = (Cameras(world.model, {"head": pixels}) for pixels in (48, 64))
+    before = kept.pictures(world.data)["head"]
+    dropped.pictures(world.data)
+    kept.pictures(world.data)  # its context is the current one when the other goes
+    del dropped
+    assert np.array_equal(kept.pictures(world.data)["head"], before)
+    kept.close()
+
+
 def test_without_egl_one_line_names_the_packages(monkeypatch):
     def missing(pixels):
         raise ImportError("Unable to load EGL\n  library")
