@@ -156,8 +156,8 @@ def test_missing_and_soundtrack_only(tmp_path):
         inspect_video(path)
 
 
-@pytest.mark.parametrize("pixels", [32, 48, 64])
-def test_the_same_pictures_give_the_same_bytes(tmp_path, pixels):
+@pytest.mark.parametrize("pixels", [32, 48])
+def test_so_do_small_ones(tmp_path, pixels):
     """x265 left to itself reads memory that was never written where pictures are small."""
     texture = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     texture = np.kron(texture, np.ones((8, 8, 1), dtype=np.uint8))
