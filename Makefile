@@ -1,16 +1,19 @@
 # Every target sets the project up first if that is needed.
-#   make demo                 a small search end to end on synthetic data
+#   make demo                 a small search end to end on demonstrations of the egg garden
+#   make garden EPISODES=200  demonstrations of the egg garden, imported: runs/garden-200/lerobot
 #   make test ARGS='-k state' some of the tests; JOBS=4: in so many processes
 #   make test-faults          faults that take minutes to inject
 #   make audit                the code's and the dependencies' security
 #   make mlflow PORT=5001     look at the results; on other machines' screens: HOST=0.0.0.0
 .POSIX:
 .SUFFIXES:
-.PHONY: setup demo test test-faults test-cluster lint types audit mlflow clean
+.PHONY: setup demo garden test test-faults test-cluster lint types audit mlflow clean
 
 READY = .venv/.ready
 RUN = .venv/bin/python
 DEMO = runs/demo_data
+EPISODES = 8
+GARDEN = runs/garden-$(EPISODES)
 HOST = 127.0.0.1
 PORT = 5000
 JOBS = 2
@@ -26,7 +29,12 @@ $(READY): pyproject.toml constraints.txt bootstrap.sh
 $(DEMO)/raw.done: $(READY)
 	@rm -rf $(DEMO)/raw $(DEMO)/lerobot
 	@mkdir -p $(DEMO)
-	$(RUN) -m smolvla_core.data.synthetic $(DEMO)/raw
+	@if $(RUN) -m smolvla_core.garden.display; then \
+		$(RUN) -m smolvla_core.garden.record $(DEMO)/raw --episodes 12 --picture-size 64; \
+	else \
+		echo 'demo: without them it runs on the scripted dataset (smolvla_core.data.synthetic)' >&2; \
+		$(RUN) -m smolvla_core.data.synthetic $(DEMO)/raw; \
+	fi
 	@touch $@
 
 $(DEMO)/lerobot.done: $(DEMO)/raw.done
@@ -35,6 +43,11 @@ $(DEMO)/lerobot.done: $(DEMO)/raw.done
 
 demo: $(DEMO)/lerobot.done
 	HF_HUB_OFFLINE=1 $(RUN) -m tune.run search_spaces/demo.yaml $(ARGS)
+
+# Interrupted, it goes on.
+garden: $(READY)
+	$(RUN) -m smolvla_core.garden.record $(GARDEN)/raw --episodes $(EPISODES)
+	$(RUN) -m smolvla_core.data.behavior $(GARDEN)/raw --task 6 --out $(GARDEN)/lerobot
 
 test: $(READY)
 	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Leaves a ready .venv beside this file: an interpreter >= 3.12, the packages of constraints.txt, ffmpeg.
+# Leaves a ready .venv beside this file: an interpreter >= 3.12, the packages of constraints.txt, ffmpeg, EGL.
 # May be run again at any time; `make` does so when pyproject.toml, constraints.txt or this file change.
 #
 #   PYTHON=/path/to/python3.12   the interpreter to use, where the search below finds the wrong one
@@ -61,15 +61,17 @@ apt_install() {
             apt-get install -y -q --no-install-recommends "$@" </dev/null >/dev/null 2>&1; }
 }
 
-# torchcodec loads FFmpeg's shared libraries; without them pictures are read by PyAV, half as fast.
-has_ffmpeg() {
+has_library() {
     for ldconfig in ldconfig /sbin/ldconfig /usr/sbin/ldconfig; do
         if command -v "$ldconfig" >/dev/null 2>&1; then
-            "$ldconfig" -p 2>/dev/null | grep -q 'libavcodec\.so' && return 0
+            "$ldconfig" -p 2>/dev/null | grep -q "$1\.so" && return 0
         fi
     done
-    command -v ffmpeg >/dev/null 2>&1
+    return 1
 }
+
+# torchcodec loads FFmpeg's shared libraries; without them pictures are read by PyAV, half as fast.
+has_ffmpeg() { has_library libavcodec || command -v ffmpeg >/dev/null 2>&1; }
 
 install_ffmpeg() {
     if has_ffmpeg; then return 0; fi
@@ -79,6 +81,18 @@ install_ffmpeg() {
     fi
     if command -v brew >/dev/null 2>&1; then line="brew install ffmpeg"; else line="sudo apt-get install ffmpeg"; fi
     say "ffmpeg is missing, so videos are decoded by PyAV at half the speed; to mend it run: $line"
+}
+
+# The egg garden draws its pictures through EGL, also without a screen or a GPU.
+install_egl() {
+    if [ "$(uname)" != Linux ] || has_library libEGL; then return 0; fi
+    packages="libegl1 libgl1-mesa-dri"
+    if as_root_with_apt; then
+        say "installing EGL"
+        # shellcheck disable=SC2086 # two packages
+        if apt_install $packages; then return 0; fi
+    fi
+    say "EGL is missing, so the egg garden has no pictures; to mend it run: sudo apt-get install $packages"
 }
 
 if [ -n "${PYTHON:-}" ]; then
@@ -116,6 +130,7 @@ say "compiling packages"
 .venv/bin/python -W ignore -m compileall -qq -j 0 .venv/lib </dev/null || say "some packages could not be compiled; they are at the first import"
 
 install_ffmpeg
+install_egl
 
 : >.venv/.ready.part
 mv .venv/.ready.part .venv/.ready

@@ -264,11 +264,23 @@ def _staging(folder: Path) -> Path:
 
 
 def _publish(staging: Path, folder: Path) -> None:
+    _follow_umask(staging)
     retired = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     if folder.exists():
         os.replace(folder, retired)
     os.replace(staging, folder)
     shutil.rmtree(retired, ignore_errors=True)
+
+
+def _follow_umask(folder: Path) -> None:
+    """Let others read what the umask lets them read; safetensors writes for its owner alone."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def main(arguments: list[str]) -> int:

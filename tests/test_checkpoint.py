@@ -1,7 +1,9 @@
 """Checkpoints are complete LeRobot policies."""
 
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -112,6 +114,19 @@ def test_stock_lerobot_gets_the_same_actions_from_the_raw_observation(eggs_root,
     stock = predict_with_stock_lerobot(tmp_path / "policy", trial, rows, noise, tmp_path)
     assert stock.shape == (3, 30, 23)
     np.testing.assert_allclose(stock, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_an_exported_policy_may_be_read_by_whom_the_umask_lets(eggs_root, cache_dir, tmp_path):
+    before = os.umask(0o027)
+    try:
+        exported(eggs_root, cache_dir, tmp_path, state__preset="top32")
+    finally:
+        os.umask(before)
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "policy").rglob("*") if path.is_file()
+    }
+    assert "model.safetensors" in modes
+    assert set(modes.values()) == {0o640}
 
 
 def exported(eggs_root, cache_dir, tmp_path, **values):

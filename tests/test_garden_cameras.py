@@ -7,6 +7,7 @@ import pytest
 
 from smolvla_core.garden import cameras as cameras_module
 from smolvla_core.garden.cameras import Cameras, NoDisplayError
+from smolvla_core.garden.display import main as display
 from smolvla_core.garden.env import PICTURES, GardenEnv
 from smolvla_core.garden.robot import CAMERAS
 from smolvla_core.garden.scene import EGG_NAMES
@@ -73,6 +74,16 @@ def test_the_basket_can_be_seen_from_its_farthest_when_it_is_ahead():
     assert changed.sum() >= 6
 
 
+def test_cameras_that_are_dropped_leave_others_alone(world):
+    kept, dropped = (Cameras(world.model, {"head": pixels}) for pixels in (48, 64))
+    before = kept.pictures(world.data)["head"]
+    dropped.pictures(world.data)
+    kept.pictures(world.data)  # its context is the current one when the other goes
+    del dropped
+    assert np.array_equal(kept.pictures(world.data)["head"], before)
+    kept.close()
+
+
 def test_without_egl_one_line_names_the_packages(monkeypatch):
     def missing(pixels):
         raise ImportError("Unable to load EGL\n  library")
@@ -83,3 +94,19 @@ def test_without_egl_one_line_names_the_packages(monkeypatch):
         GardenEnv(picture_size=48)
     assert "\n" not in str(raised.value)
     assert GardenEnv(pictures=False).reset(options={"instance": 0})[1]["q"] == 0.0
+
+
+def test_whether_there_are_pictures_is_an_exit_code(monkeypatch, capsys):
+    """`make demo` asks, and goes on without them."""
+
+    def missing(pixels):
+        raise ImportError("Unable to load EGL")
+
+    monkeypatch.setattr(cameras_module, "_context", missing)
+    assert display() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the garden's pictures need EGL")
+    assert said.endswith("apt-get install libegl1 libgl1-mesa-dri\n")
+    monkeypatch.undo()
+    needs_pictures()
+    assert (display(), *capsys.readouterr()) == (0, "", "")

@@ -12,7 +12,7 @@ from smolvla_core.errors import UserError
 from smolvla_core.garden import GYM_ID, GardenEnv
 from smolvla_core.garden.demonstration import demonstrate
 from smolvla_core.garden.env import CAM_REL_POSES, PROPRIO
-from smolvla_core.garden.instance import draw_instance
+from smolvla_core.garden.instance import draw_instance, draw_toys
 from smolvla_core.garden.robot import ARM_HIGH, ARM_JOINTS, TRUNK_JOINTS
 from smolvla_core.garden.world import resting_action
 from tests.garden_fixtures import digest, world_at
@@ -71,6 +71,23 @@ def test_instances_fill_their_stated_ranges():
         assert away.argmin() == 0
         assert away[0] < 1.3 < away[1:].min()
         assert np.linalg.norm(instance.eggs - instance.basket, axis=1).max() < 0.11
+
+
+def test_toys_lie_on_the_lawn_and_the_basket_stands_beside():
+    env = GardenEnv(task="picking_up_toys", pictures=False)
+    for number in range(3):
+        observation, info = env.reset(options={"instance": number})
+        poses = info["task_info"].reshape(-1, 7)[:, :3]
+        assert (observation["task_id"], info["q"], info["eggs_placed"]) == (7, 0.0, 0.0)
+        assert poses[1:4, 2] == pytest.approx(0.028, abs=0.002)
+    for number in range(200):
+        scene = draw_toys(number)
+        middle = scene.eggs.mean(axis=0)
+        assert 0.8 < np.linalg.norm(middle) < 3.1
+        assert 0.9 < np.linalg.norm(scene.basket - middle) < 1.35
+        assert 1 <= len(scene.trees) <= 3
+        assert np.linalg.norm(scene.trees - scene.basket, axis=1).min() > 1.2
+    assert not np.array_equal(draw_toys(0).eggs, draw_instance(0).eggs)
 
 
 def test_a_golden_instance_replays_bit_for_bit_in_this_process_and_in_another(tmp_path):

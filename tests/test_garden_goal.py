@@ -4,8 +4,19 @@ import mujoco
 import numpy as np
 import pytest
 
-from smolvla_core.garden.goal import NEXT_TO_M, eggs_placed, literals, options, q_score, score
+from smolvla_core.garden.goal import (
+    NEXT_TO_M,
+    TOYS_IN_THE_BASKET,
+    eggs_placed,
+    literals,
+    options,
+    q_score,
+    score,
+    toy_literals,
+)
+from smolvla_core.garden.instance import draw_toys
 from smolvla_core.garden.scene import BASKET, EGG_NAMES, EGG_RADIUS_M, LAWN, TREE_NAMES, TRUNK_RADIUS_M
+from smolvla_core.garden.world import World
 from tests.garden_fixtures import near, put, wait, world_at
 
 
@@ -71,6 +82,32 @@ def test_q_and_success(world):
     assert done.eggs_placed == 0.0  # no hand has lifted one
     world.lifted = [True, True, False]
     assert score(world, start).eggs_placed == pytest.approx(2 / 3)
+
+
+def test_a_toy_is_inside_the_basket_once_it_rests_there_let_go():
+    world = World()
+    world.reset(draw_toys(7))
+    start, basket = toy_literals(world), world.instance.basket
+    assert start == {f"inside(toy_ball_{i}, {BASKET})": False for i in (1, 2, 3)}
+    lay(world, 1, [*basket, 0.05])
+    inside = f"inside(toy_ball_2, {BASKET})"
+    assert toy_literals(world) == start | {inside: True}
+    world.held["left"] = 1
+    assert not toy_literals(world)[inside]
+    world.held["left"] = None
+    world.data.joint(f"{EGG_NAMES[1]}_free").qvel[:2] = 0.5, 0.0
+    assert not toy_literals(world)[inside]
+    world.data.joint(f"{EGG_NAMES[1]}_free").qvel[:2] = 0.0
+    now = score(world, start, TOYS_IN_THE_BASKET)
+    assert (now.q, now.success, now.eggs_placed) == (pytest.approx(1 / 3), False, 0.0)
+    world.lifted[1] = True
+    assert score(world, start, TOYS_IN_THE_BASKET).eggs_placed == pytest.approx(1 / 3)
+    lay(world, 0, [basket[0] + 0.08, basket[1], 0.05])
+    lay(world, 2, [basket[0], basket[1] + 0.08, 0.05])
+    done = score(world, start, TOYS_IN_THE_BASKET)
+    assert (done.q, done.success) == (1.0, True)
+    lay(world, 1, [*(basket + [0.5, 0.0]), EGG_RADIUS_M])
+    assert toy_literals(world) == dict.fromkeys(start, True) | {inside: False}
 
 
 def test_what_was_true_at_the_start_earns_nothing():

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from tests.spec_yaml import loaded
+from tune import plan
 from tune.asha import Rungs
 from tune.plan import WIDTH, expected_rungs, expected_samples, late_knobs, plan_lines
 from tune.preflight import Facts
@@ -225,6 +226,16 @@ Machine    1 CPU and 0 GPUs a trial, at most 2 at once
 Results    runs/eggs-20260131-120000
 MLflow     sqlite:////runs/mlflow.db, experiment hunt"""
     )
+
+
+def test_gpus_that_are_asked_for_and_are_not_here_are_in_the_plan(monkeypatch):
+    monkeypatch.setattr(plan, "gpus_here", lambda: 1)
+
+    def says(resources):
+        return any("1 GPU here: run it where Ray has them" in line for line in lines_of(make(resources=resources)))
+
+    assert says({"gpus": 2})
+    assert not any(says(enough) for enough in ({"gpus": 1}, {"gpus": 0.5}, {"gpus": 0}, "auto"))
 
 
 @pytest.mark.parametrize("trials", [1, 64])

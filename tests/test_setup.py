@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ["setup", "demo", "test", "lint", "types", "mlflow"]
+TARGETS = ["setup", "demo", "garden", "test", "lint", "types", "mlflow"]
 
 
 def names(requirements: list[str]) -> set[str]:

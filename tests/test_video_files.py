@@ -154,3 +154,14 @@ def test_missing_and_soundtrack_only(tmp_path):
         output.mux(stream.encode())
     with pytest.raises(DataError, match="holds no video stream"):
         inspect_video(path)
+
+
+@pytest.mark.parametrize("pixels", [32, 48])
+def test_so_do_small_ones(tmp_path, pixels):
+    """x265 left to itself reads memory that was never written where pictures are small."""
+    texture = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    texture = np.kron(texture, np.ones((8, 8, 1), dtype=np.uint8))
+    shown = [texture[t : t + pixels, 2 * t : 2 * t + pixels] for t in range(90)]
+    for name in "abcd":
+        write_hevc(tmp_path / f"{name}.mp4", shown, 30)
+    assert len({(tmp_path / f"{name}.mp4").read_bytes() for name in "abcd"}) == 1

@@ -125,6 +125,7 @@ def plan_lines(spec: SearchSpec, facts: Facts | None, run_dir: str) -> Iterator[
     if facts is not None:
         yield from _labelled("Cache", facts.cache.text() if facts.cache else "off")
     yield from _labelled("Machine", _resources(spec))
+    yield from _missing_gpus(spec)
     yield f"Results    {run_dir}"
     if spec.is_remote:
         yield f"States     {spec.storage.rstrip('/')}/{Path(run_dir).name}"
@@ -241,6 +242,22 @@ def _resources(spec: SearchSpec) -> str:
     each = f"{counted(spec.resources.cpus, 'CPU')} and {counted(spec.resources.gpus, 'GPU')} a trial"
     limit = f"at most {spec.max_concurrent}" if spec.max_concurrent else "as many as fit"
     return f"{each}, {limit} at once"
+
+
+def _missing_gpus(spec: SearchSpec) -> Iterator[str]:
+    here = gpus_here()
+    if not spec.resources.auto and spec.resources.gpus > here:
+        yield from _wrapped(
+            f"{counted(here, 'GPU')} here: run it where Ray has them, or lower what a trial asks for, e.g. "
+            "--set resources.gpus=0"
+        )
+
+
+def gpus_here() -> int:
+    """GPUs that torch can use on this machine."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _labelled(label: str, text: str) -> Iterator[str]:

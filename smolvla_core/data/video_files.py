@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from smolvla_core.errors import DataError
 
-LOOKAHEAD_NEEDS_PX = 64
-"""Below this, x265's lookahead writes past its buffers (x265 4.1 in PyAV 15: heap corruption up to 48)."""
+SMALL_PX = 64
+"""Below this, x265's lookahead writes past its buffers (x265 4.1 in PyAV 15: heap corruption up to 48), and blocks
+of the usual 64 pixels, larger than the picture, read what was never written: the bytes change from call to call."""
 SEEK_MARGINS_S = (0.01, 2.0, 1e6)
 """Tried in turn: with open GOPs, seeking to a picture can land on the key frame after it."""
 
@@ -64,8 +65,8 @@ def write_hevc(path: Path, frames: Iterable[NDArray[np.uint8]], fps: int, pix_fm
 def _x265_options(height: int, width: int) -> dict[str, str]:
     """Fast, quick to seek in, and without threads, whose timing would change the bytes."""
     parameters = "log-level=none:keyint=10:min-keyint=10:open-gop=0:pools=none:frame-threads=1"
-    if min(height, width) < LOOKAHEAD_NEEDS_PX:
-        parameters += ":rc-lookahead=0:bframes=0:scenecut=0"
+    if min(height, width) < SMALL_PX:
+        parameters += ":rc-lookahead=0:bframes=0:scenecut=0:ctu=16"
     return {"preset": "ultrafast", "crf": "18", "x265-params": parameters}
 
 

@@ -2,7 +2,7 @@
 
 ``python -m smolvla_core.garden.baselines --instances 1-200`` prints the share of eggs placed by the
 expert, by doing nothing, by replaying one demonstration, and by the expert when it is told where things
-are in another instance. A task that the last three could do would not need pictures.
+are in another instance. A task that the last three could do would not need pictures. ``--task`` names another.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from smolvla_core.errors import UserError
 from smolvla_core.garden.demonstration import demonstrate
 from smolvla_core.garden.env import PROPRIO, GardenEnv, Observation
 from smolvla_core.garden.expert import Expert, draw_style
+from smolvla_core.garden.tasks import TASKS
 from smolvla_core.garden.world import resting_action
 
 Act = Callable[[Observation, Mapping], NDArray[np.float32]]
@@ -34,7 +35,7 @@ SHUFFLED_BY = 1000
 
 
 def _expert(env: GardenEnv, instance: int) -> Act:
-    expert = Expert(draw_style(np.random.default_rng([0, instance]), misses=0.15))
+    expert = Expert(draw_style(np.random.default_rng([0, instance]), misses=0.15), TASKS[env.task].errand())
     return lambda observation, info: expert.act(observation[PROPRIO], info["task_info"])
 
 
@@ -44,16 +45,21 @@ def _nothing(env: GardenEnv, instance: int) -> Act:
 
 
 def _replay(env: GardenEnv, instance: int) -> Act:
-    shown = demonstrate(env, REPLAYED)
-    assert shown is not None
-    actions = iter(shown.done)
+    actions = iter(_replayed(env.task))
     rest = resting_action()
     return lambda observation, info: next(actions, rest)
 
 
+@lru_cache(maxsize=1)
+def _replayed(task: str) -> NDArray[np.float32]:
+    shown = demonstrate(GardenEnv(task=task, pictures=False), REPLAYED)
+    assert shown is not None
+    return shown.done
+
+
 def _shuffled(env: GardenEnv, instance: int) -> Act:
     _, info = env.reset(options={"instance": instance + SHUFFLED_BY})
-    elsewhere, expert = info["task_info"], Expert()
+    elsewhere, expert = info["task_info"], Expert(errand=TASKS[env.task].errand())
     return lambda observation, info: expert.act(observation[PROPRIO], elsewhere)
 
 
@@ -65,9 +71,9 @@ POLICIES: Mapping[str, Callable[[GardenEnv, int], Act]] = {
 }
 
 
-def run(policy: str, instance: int, max_seconds: float = 20.0) -> dict[str, float]:
+def run(policy: str, task: str, instance: int) -> dict[str, float]:
     """One episode of a policy: ``eggs_placed``, ``q``, ``success`` and ``seconds``."""
-    env = GardenEnv(pictures=False, max_seconds=max_seconds)
+    env = GardenEnv(task=task, pictures=False)
     act = POLICIES[policy](env, instance)
     observation, info = env.reset(options={"instance": instance})
     steps, ended = 0, False
@@ -99,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m smolvla_core.garden.baselines", description=__doc__.split("\n")[0])
     parser.add_argument("--instances", default="1-200", help="default 1-200")
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
+    parser.add_argument("--task", choices=TASKS, default=next(iter(TASKS)), help=f"default {next(iter(TASKS))}")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     args = parser.parse_args(argv)
     return answer(lambda: _main(args))
@@ -111,9 +118,9 @@ def _main(args: argparse.Namespace) -> int:
     for policy in args.policies:
         if args.jobs == 1:
             bar = track(instances, policy, console=Console(stderr=True), transient=True)
-            results = [run(policy, instance) for instance in bar]
+            results = [run(policy, args.task, instance) for instance in bar]
         else:
-            results = each(partial(run, policy), list(instances), args.jobs, lambda done, total: None)
+            results = each(partial(run, policy, args.task), list(instances), args.jobs, lambda done, total: None)
         means = {key: float(np.mean([result[key] for result in results])) for key in results[0]}
         times = [result["seconds"] for result in results]
         row = {"policy": policy, "instances": args.instances, **means, "seconds_p95": float(np.quantile(times, 0.95))}

@@ -73,9 +73,15 @@ class Cameras:
         """Free the context; a closed object draws nothing any more."""
         if self._gl is not None:
             self._gl.make_current()
-            self._context.free()
+            if hasattr(self, "_context"):
+                self._context.free()
             self._gl.free()
             self._gl = None
+
+    def __del__(self) -> None:
+        # left to Python, the context would free its textures in whichever other context is current
+        if getattr(self, "_gl", None) is not None and not sys.is_finalizing():
+            self.close()
 
     def _fixed(self, data: mujoco.MjData, name: str) -> Picture:
         self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED

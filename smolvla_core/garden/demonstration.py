@@ -15,8 +15,8 @@ from smolvla_core.data.behavior.release import Recording, Skill
 from smolvla_core.garden.cameras import Cameras, Picture
 from smolvla_core.garden.env import CAM_REL_POSES, PROPRIO, GardenEnv
 from smolvla_core.garden.expert import Expert, Style, draw_style
-from smolvla_core.garden.instance import draw_instance
-from smolvla_core.garden.scene import BASKET, EGG_NAMES, TREE_NAMES
+from smolvla_core.garden.scene import BASKET, TREE_NAMES
+from smolvla_core.garden.tasks import TASKS
 from smolvla_core.garden.world import CONTROL_HZ, World
 from smolvla_core.r1pro import ACTION, ACTION_WIDTH, HANDS, RELEASES
 
@@ -49,6 +49,7 @@ class Disturbance:
 class Demonstration:
     """An episode in which every egg was placed."""
 
+    task: str
     instance: int
     attempt: int
     """0, or how many styles failed before."""
@@ -73,13 +74,13 @@ def demonstrate(
         rng = np.random.default_rng([seed, instance, attempt])
         performed = _perform(env, instance, draw_style(rng, misses), Disturbance(rng, noise))
         if performed is not None:
-            return Demonstration(instance, attempt, *performed)
+            return Demonstration(env.task, instance, attempt, *performed)
     return None
 
 
 def film(world: World, demonstration: Demonstration, cameras: Cameras, camera: str) -> Iterator[Picture]:
     """What a camera sees at each frame of a demonstration, (H, W, 3): the episode is replayed."""
-    world.reset(draw_instance(demonstration.instance))
+    world.reset(TASKS[demonstration.task].draw(demonstration.instance))
     for action in demonstration.done:
         yield cameras.pictures(world.data, [camera])[camera]
         world.step(action)
@@ -88,7 +89,8 @@ def film(world: World, demonstration: Demonstration, cameras: Cameras, camera: s
 def _perform(
     env: GardenEnv, instance: int, style: Style, disturb: Disturbance
 ) -> tuple[Recording, NDArray[np.float32]] | None:
-    expert = Expert(style)
+    errand = TASKS[env.task].errand()
+    expert = Expert(style, errand)
     observation, info = env.reset(options={"instance": instance})
     start = info["task_info"].reshape(-1, 7)[:, :3]
     rows: dict[str, list[NDArray[np.float32]]] = {"state": [], "poses": [], "info": [], "meant": [], "done": []}
@@ -105,7 +107,8 @@ def _perform(
     table = {name: np.stack(values) for name, values in rows.items()}
     state = table["state"]
     layout = RELEASES["2025"]
-    names = (BASKET, *EGG_NAMES, *TREE_NAMES[: len(draw_instance(instance).trees)])
+    assert env.world.instance is not None
+    names = (BASKET, *errand.things, *TREE_NAMES[: len(env.world.instance.trees)])
     recording = Recording(
         state=state,
         action=table["meant"],

@@ -8,17 +8,14 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from smolvla_core.data.behavior.layout import CAM_POSES_WIDTH, EASTER_EGGS, instruction
+from smolvla_core.data.behavior.layout import CAM_POSES_WIDTH, instruction
 from smolvla_core.errors import UserError
 from smolvla_core.garden.cameras import Cameras
-from smolvla_core.garden.goal import Score, literals, score
-from smolvla_core.garden.instance import draw_instance
+from smolvla_core.garden.goal import Score, score
 from smolvla_core.garden.proprio import WIDTH, Proprioception
 from smolvla_core.garden.robot import CAMERA_PIXELS
+from smolvla_core.garden.tasks import TASKS
 from smolvla_core.garden.world import CONTROL_HZ, HIGH, LOW, World
-
-TASKS: Mapping[str, int] = {"hiding_easter_eggs": EASTER_EGGS}
-"""The garden's tasks, and BEHAVIOR's numbers of them."""
 
 ROBOT = "robot_r1"
 PROPRIO = f"{ROBOT}::proprio"
@@ -37,14 +34,14 @@ Observation = dict[str, Any]
 
 
 class GardenEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """Hide the three eggs of a basket next to a tree.
+    """Hide the three eggs of a basket next to a tree; or pick up toys (``task="picking_up_toys"``).
 
     Observations have BEHAVIOR's live keys: ``robot_r1::proprio`` (256,), a picture (H, W, 3) uint8 for
     each camera, ``robot_r1::cam_rel_poses`` (21,), ``task_id``. Actions (23,) have its meaning: the
     base's velocity, absolute joint positions, grippers from -1 (closed) to 1 (open), at 30 Hz.
 
     ``info`` holds ``eggs_placed``, ``q``, ``success``, ``literals``, ``instance`` and the privileged
-    ``task_info``: poses (7,) of basket, eggs and trees in the world, which no policy may see.
+    ``task_info``: poses (7,) of basket, eggs or toys, and trees in the world, which no policy may see.
 
     Args:
         task: one of `TASKS`.
@@ -78,7 +75,8 @@ class GardenEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             raise UserError(f"max_seconds is {max_seconds:g}; it must be from one step (1/{CONTROL_HZ}) to 3600")
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode is '{render_mode}'; the garden has rgb_array only")
-        self.task, self.task_id = task, TASKS[task]
+        self.task, self.task_id = task, TASKS[task].number
+        self._draw, self._goal = TASKS[task].draw, TASKS[task].goal
         self.task_description = instruction(self.task_id)
         self.render_mode = render_mode
         self.max_steps = round(max_seconds * CONTROL_HZ)
@@ -117,10 +115,10 @@ class GardenEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             number = int(self.np_random.integers(MOST_INSTANCES))
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
             raise UserError(f"options: instance is {number!r}; it must be a whole number from 0")
-        self.world.reset(draw_instance(int(number)))
+        self.world.reset(self._draw(int(number)))
         self._steps = 0
-        self._at_start = literals(self.world)
-        return self._observation(), self._info(score(self.world, self._at_start))
+        self._at_start = self._goal.literals(self.world)
+        return self._observation(), self._info(score(self.world, self._at_start, self._goal))
 
     def step(self, action: NDArray[np.floating]) -> tuple[Observation, float, bool, bool, dict]:
         """Do an action (23,) for 1/30 s; it is cut to its limits. The reward is 1 on success, else 0.
@@ -132,7 +130,7 @@ class GardenEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             raise UserError("step: no episode has begun; call reset first")
         self.world.step(action)
         self._steps += 1
-        now = score(self.world, self._at_start)
+        now = score(self.world, self._at_start, self._goal)
         return (
             self._observation(),
             float(now.success),

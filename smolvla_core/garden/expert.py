@@ -4,7 +4,8 @@ It acts on the proprioception and the privileged poses of `task_info` alone. Wha
 what a policy can see, so that demonstrations agree with each other: it turns left until the basket is
 in the head camera's view, drives straight to it, takes the leftmost egg with the left hand and the
 rightmost with the right, carries them sideways to the tree nearest to the basket, and comes back for
-what is left. A gripper that closed on nothing opens and tries again.
+what is left. A gripper that closed on nothing opens and tries again. Toys it carries from the lawn to
+the basket in the same way (`errand`).
 """
 
 import math
@@ -14,11 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_core.garden.errand import Errand, HideEggs, Seen
 from smolvla_core.garden.instance import EGGS, wrapped
 from smolvla_core.garden.motion import TURN_SPEED, Drive, Hand, seen_from
 from smolvla_core.garden.reach import Reach
 from smolvla_core.garden.robot import SIDES, TRUNK_DRIVE, TRUNK_WORK
-from smolvla_core.garden.scene import BASKET, BASKET_RADIUS_M, EGG_NAMES, LAWN, TREE_NAMES, TRUNK_RADIUS_M
 from smolvla_core.garden.world import CONTROL_HZ
 from smolvla_core.r1pro import ACTION, ACTION_WIDTH, RELEASES
 
@@ -26,15 +27,11 @@ Array = NDArray[np.float64]
 
 STAND_M = 0.53
 """From the base's middle to what the hands work on."""
-DROP_M = 0.50
-"""From the tree's axis to the middle of where eggs are laid."""
 VISIBLE = math.radians(43)
-"""A basket nearer than this to straight ahead is well in the head camera's view."""
+"""What is nearer than this to straight ahead is well in the head camera's view."""
 _HOME = {"left": np.array([0.42, 0.22, 0.32]), "right": np.array([0.42, -0.22, 0.32])}
 _READY = {"left": np.array([0.45, 0.17, 0.27]), "right": np.array([0.45, -0.17, 0.27])}
-_SLOTS = {"left": ((0.56, 0.13), (0.43, 0.05), (0.48, 0.24)), "right": ((0.56, -0.13), (0.43, -0.05), (0.48, -0.24))}
-"""Where a hand lays an egg, in the robot's frame: the first that is free."""
-_GRIP_HEIGHT_M, _DROP_HEIGHT_M, _UP_M = 0.045, 0.042, 0.20
+_GRIP_HEIGHT_M, _UP_M = 0.045, 0.20
 _CLOSING = round(0.53 * CONTROL_HZ)
 _OPENING = round(0.33 * CONTROL_HZ)
 _GRIPPER_RATE = 2 / (0.4 * CONTROL_HZ)
@@ -101,9 +98,15 @@ class _Task:
 
 
 class Expert:
-    """One episode's expert; `act` once for each frame."""
+    """One episode's expert; `act` once for each frame.
 
-    def __init__(self, style: Style | None = None):
+    Args:
+        style: how it does it; None: the plainest way.
+        errand: what it does; None: it hides the eggs.
+    """
+
+    def __init__(self, style: Style | None = None, errand: Errand | None = None):
+        self._errand: Errand = errand or HideEggs()
         self.style = style or Style()
         self.skills: list[Skill] = []
         """What was done so far, in order of its start; the last may be going on, with ``stop`` -1."""
@@ -160,36 +163,36 @@ class Expert:
         self._base = np.array([*of("robot_pos")[:2], of("robot_2d_ori")[0]])
         self._at = {side: of(f"eef_{side}_pos") for side in SIDES}
         self._opening = {side: float(of(f"gripper_{side}_qpos").sum()) for side in SIDES}
-        self._basket, self._eggs, trees = poses[0, :2], poses[1 : 1 + EGGS, :3], poses[1 + EGGS :, :2]
+        basket, trees = poses[0, :2], poses[1 + EGGS :, :2]
         if self._frame == 0:
-            self._tree = int(np.argmin(np.linalg.norm(trees - self._basket, axis=1)))
-        self._trunk_axis = trees[self._tree]
+            self._tree = int(np.argmin(np.linalg.norm(trees - basket, axis=1)))
+        self._seen = Seen(basket, poses[1 : 1 + EGGS, :3], trees, self._tree)
         self._looks = float(of("trunk_qpos")[3])
-        self._bearing = float(np.arctan2(*seen_from(self._base, self._basket)[::-1]))
 
     # the phases: each returns the base's velocity, and says which comes next
 
     def _look(self) -> Array:
-        self._begin("move to", (BASKET,))
-        if abs(wrapped(self._bearing - self._looks)) > VISIBLE:
+        place, things = self._errand.next(self._seen, self._errand.left(self._seen))
+        self._begin("move to", self._errand.towards(self._seen, things))
+        if abs(wrapped(self._bearing(place) - self._looks)) > VISIBLE:
             return self._drive.turn(TURN_SPEED * self.style.speed)
         self._phase = "fetch"
         return self._fetch()
 
     def _fetch(self) -> Array:
-        """To the basket, or to an egg that lies elsewhere."""
-        if self._heading is None:
-            self._heading = self._base[2] + self._bearing + self.style.heading
-        left = self._left_to_fetch()
+        """To where things are."""
+        left = self._errand.left(self._seen)
         if not left:
             self._phase = "rest"
             return self._rest()
-        self._begin("move to", (BASKET,))
-        inside = [i for i in left if np.linalg.norm(self._eggs[i, :2] - self._basket) < BASKET_RADIUS_M]
-        goal = self._stand(self._basket if inside else self._eggs[left[0], :2])
+        place, things = self._errand.next(self._seen, left)
+        if self._heading is None:
+            self._heading = self._base[2] + self._bearing(place) + self.style.heading
+        self._begin("move to", self._errand.towards(self._seen, things))
+        goal = self._stand(place)
         if self._arrived(goal, 0.08):
             self._end("move to")
-            self._assign(inside or left[:1])
+            self._assign(things)
             self._phase = "pick"
         return self._drive.towards(self._base, goal)
 
@@ -202,18 +205,17 @@ class Expert:
         return self._drive.towards(self._base, self._goal)
 
     def _carry(self) -> Array:
-        self._begin("move to", (TREE_NAMES[self._tree],))
-        away = self._basket - self._trunk_axis
-        drop = self._trunk_axis + DROP_M * away / np.linalg.norm(away)
-        goal = self._stand(drop)
+        target = self._errand.target(self._seen)
+        self._begin("move to", target[-1:])
+        goal = self._stand(self._errand.drop(self._seen))
         if self._arrived(goal, 0.10):
             self._end("move to")
             taken: list[Array] = []
             for side in SIDES:
                 egg = self._carries[side]
                 if egg is not None:
-                    objects = (EGG_NAMES[egg], LAWN, TREE_NAMES[self._tree])
-                    task = _Task(egg, self._new("place on next to", objects, EGG_NAMES[egg]), "lower")
+                    name = self._errand.things[egg]
+                    task = _Task(egg, self._new(self._errand.place, (name, *target), name), "lower")
                     task.wait, task.slot = self.style.wait[side], self._free_slot(side, taken)
                     taken.append(task.slot)
                     self._tasks[side] = task
@@ -285,11 +287,12 @@ class Expert:
         if task is None or task.wait > 0:
             return ready
         if self._phase == "place":
-            height = _DROP_HEIGHT_M if task.step in ("lower", "open") else ready[2]
+            height = self._errand.drop_height if task.step in ("lower", "open") else ready[2]
             return np.array([*task.slot, height])
-        spot = self._eggs[task.egg, :2]
+        spot = self._seen.things[task.egg, :2]
         if task.misses:
-            spot = spot + 0.09 * (self._basket - spot) / max(1e-6, float(np.linalg.norm(self._basket - spot)))
+            inwards = self._errand.next(self._seen, self._errand.left(self._seen))[0] - spot
+            spot = spot + 0.09 * inwards / max(1e-6, float(np.linalg.norm(inwards)))
         place = seen_from(self._base, spot)
         if task.step == "lift":
             return np.array([*self._at[side][:2], ready[2]])
@@ -305,29 +308,29 @@ class Expert:
             self._phase == "fetch" and float(np.linalg.norm(self._goal[:2] - self._base[:2])) < 0.8
         )
 
-    def _left_to_fetch(self) -> list[int]:
-        """Eggs that do not lie next to the tree yet."""
-        away = np.linalg.norm(self._eggs[:, :2] - self._trunk_axis, axis=1) - TRUNK_RADIUS_M
-        return [i for i in range(EGGS) if away[i] > 0.55]
+    def _bearing(self, place: Array) -> float:
+        return float(np.arctan2(*seen_from(self._base, place)[::-1]))
 
     def _assign(self, eggs: list[int]) -> None:
         """The leftmost egg to the left hand, the rightmost to the right; one alone to the hand on its side."""
-        level = seen_from(self._base, self._eggs[:, :2])[:, 1]
+        level = seen_from(self._base, self._seen.things[:, :2])[:, 1]
         order = sorted(eggs, key=lambda i: -level[i])
         wanted = {"left": order[0], "right": order[-1]}
         if len(order) == 1:
             wanted = {"left" if level[order[0]] > 0 else "right": order[0]}
         for side, egg in wanted.items():
-            skill = self._new("pick up from", (EGG_NAMES[egg], BASKET), EGG_NAMES[egg])
+            name = self._errand.things[egg]
+            skill = self._new("pick up from", (name, self._errand.source), name)
             misses, self._misses = self._misses == side, None if self._misses == side else self._misses
             self._tasks[side] = _Task(egg, skill, "hover", wait=self.style.wait[side], misses=misses)
 
     def _free_slot(self, side: str, taken: list[Array]) -> Array:
-        lying = list(seen_from(self._base, self._eggs[[i for i in range(EGGS) if i not in self._carries.values()], :2]))
-        for slot in _SLOTS[side]:
+        let_go = [i for i in range(EGGS) if i not in self._carries.values()]
+        lying = list(seen_from(self._base, self._seen.things[let_go, :2]))
+        for slot in self._errand.slots[side]:
             if all(np.linalg.norm(np.asarray(slot) - other) > 0.10 for other in (*lying, *taken)):
                 return np.asarray(slot)
-        return np.asarray(_SLOTS[side][0])
+        return np.asarray(self._errand.slots[side][0])
 
     def _stand(self, target: Array) -> Array:
         """The base's pose (3,) before a point, looking as it came; kept as the goal of the phase."""

@@ -6,7 +6,7 @@ others further off. Metres, radians; positions in the world's frame.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,8 @@ class Instance:
     sun: Array
     """(3,), the way the light goes."""
     brightness: float
+    toys: bool = False
+    """Whether the three things are balls that lie on the lawn, instead of eggs in the basket."""
 
     @property
     def bearing(self) -> float:
@@ -79,7 +81,19 @@ class Instance:
 
 def draw_instance(number: int) -> Instance:
     """The instance of a number, 0 or more; the same number gives the same scene, on any machine."""
-    rng = np.random.default_rng([_STREAM, number])
+    return _draw(number, np.random.default_rng([_STREAM, number]))
+
+
+def draw_toys(number: int) -> Instance:
+    """A scene of the second task: toys lie where an egg hunt has its basket, the basket stands in for the nearest tree.
+
+    Ranges are those of `draw_instance`; there is one tree or more.
+    """
+    scene = _draw(number, np.random.default_rng([_STREAM, number, 1]))
+    return replace(scene, basket=scene.trees[0], trees=scene.trees[1:], toys=True)
+
+
+def _draw(number: int, rng: np.random.Generator) -> Instance:
     yaw = float(rng.uniform(-math.pi, math.pi))
     way = float(rng.uniform(-math.pi, math.pi))
     basket = rng.uniform(*BASKET_DISTANCE_M) * _direction(way)

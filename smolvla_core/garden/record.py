@@ -8,7 +8,6 @@ episodes. Killed midway, the same command goes on; no half episode is left.
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -29,15 +28,13 @@ from smolvla_core.data.video_files import write_hevc
 from smolvla_core.data.wording import counted
 from smolvla_core.data.workers import each
 from smolvla_core.errors import DataError
+from smolvla_core.garden import folder
 from smolvla_core.garden.cameras import Cameras
 from smolvla_core.garden.demonstration import demonstrate, film
-from smolvla_core.garden.env import TASKS, GardenEnv
+from smolvla_core.garden.env import GardenEnv
 from smolvla_core.garden.robot import CAMERA_PIXELS
+from smolvla_core.garden.tasks import TASKS
 
-SETTINGS_FILE = "meta/garden.json"
-"""How a folder was recorded; there from the start."""
-PARTS = ".recording"
-"""Episodes that are whole, until all of them are."""
 SMALLEST, LARGEST = 32, 720
 CONTINUE = "run the same command again to go on"
 
@@ -85,12 +82,18 @@ def record(
         NoDisplayError: pictures cannot be rendered on this machine.
     """
     _check(settings, jobs)
-    _begin(out, settings)
-    numbers = [layout.episode_number(TASKS[settings.task], i) for i in range(settings.episodes)]
-    if (out / INFO_FILE).is_file():
+    with folder.held(out, asdict(settings)):
+        there = _record(out, settings, jobs, notify)
+        folder.finish(out)
+    return there
+
+
+def _record(out: Path, settings: Settings, jobs: int, notify: Callable[[int, int], None]) -> int:
+    numbers = [layout.episode_number(TASKS[settings.task].number, i) for i in range(settings.episodes)]
+    if folder.is_complete(out):
         notify(len(numbers), len(numbers))
         return len(numbers)
-    missing = [i for i, number in enumerate(numbers) if not _part(out, number, "json").is_file()]
+    missing = [i for i, number in enumerate(numbers) if not folder.part(out, number, "json").is_file()]
     there = len(numbers) - len(missing)
     if missing:
         Cameras(*_model(), settings.pixels).close()  # a machine that cannot render says so once, before any work
@@ -102,51 +105,46 @@ def record(
 def record_episode(out: Path, settings: Settings, ordinal: int) -> None:
     """Record one episode; its part appears when all of its files are there."""
     env, cameras = _stage(settings.task, settings.max_seconds, tuple(settings.pixels.items()))
-    task, instance = TASKS[settings.task], settings.first_instance + ordinal
+    task, instance = TASKS[settings.task].number, settings.first_instance + ordinal
     number = layout.episode_number(task, ordinal)
     shown = demonstrate(env, instance, seed=settings.seed, noise=settings.noise, misses=settings.misses)
     if shown is None:
         raise DataError(f"instance {instance}: the expert fails in every style; lower --noise, or raise --max-seconds")
     recording = shown.recording
     for camera in settings.pixels:
-        path = layout.episode_file(out, layout.VIDEO_PATH, number, key=layout.video_key("rgb", camera))
-        staging = path.with_name(f".{os.getpid()}-{path.name}")
-        write_hevc(staging, film(env.world, shown, cameras, camera), layout.FPS)
-        os.replace(staging, path)
+        path = layout.episode_file(Path(), layout.VIDEO_PATH, number, key=layout.video_key("rgb", camera))
+        with folder.placed(out, path) as staging:
+            write_hevc(staging, film(env.world, shown, cameras, camera), layout.FPS)
     extra = {"instance": instance, "attempt": shown.attempt, "seed": settings.seed, "noise": settings.noise}
     release.write_json(layout.episode_file(out, layout.ANNOTATION_PATH, number), release.annotation(recording, task))
     release.write_json(
         layout.episode_file(out, layout.METAINFO_PATH, number), release.metainfo(recording, task) | {"garden": extra}
     )
     table = release.columns(recording, number, task, 0)
-    release.write_table(_part(out, number, "parquet"), table)
+    release.write_table(folder.part(out, number, "parquet"), table)
     row = {
         "listing": release.listing(number, task, len(recording.state), recording),
         "stats": {"episode_index": number, "stats": release.stats(table)},
     }
-    whole = _part(out, number, "json")
-    staging = whole.with_suffix(f".{os.getpid()}")
-    staging.write_text(json.dumps(row), encoding="utf-8")
-    os.replace(staging, whole)
+    with folder.placed(out, folder.part(Path(), number, "json")) as staging:
+        staging.write_text(json.dumps(row), encoding="utf-8")
 
 
 def _complete(out: Path, settings: Settings, numbers: Sequence[int]) -> None:
     """Write what depends on all episodes; ``info.json`` comes last, and says that the folder is complete."""
-    task = TASKS[settings.task]
-    rows = [json.loads(_part(out, number, "json").read_text(encoding="utf-8")) for number in numbers]
+    task = TASKS[settings.task].number
+    rows = [json.loads(folder.part(out, number, "json").read_text(encoding="utf-8")) for number in numbers]
     start = 0
     for number, row in zip(numbers, rows, strict=True):
-        table = pq.read_table(_part(out, number, "parquet"))
+        table = pq.read_table(folder.part(out, number, "parquet"))
         index = np.asarray(table["index"]) + start
         path = layout.episode_file(out, layout.DATA_PATH, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.set_column(table.schema.get_field_index("index"), "index", [index]), path)
         start += row["listing"]["length"]
     release.write_meta(out, [row["listing"] for row in rows], [row["stats"] for row in rows], task)
-    staging = out / f"{INFO_FILE}.{os.getpid()}"
-    release.write_json(staging, release.info([row["listing"] for row in rows], task, settings.pixels))
-    os.replace(staging, out / INFO_FILE)
-    shutil.rmtree(out / PARTS)
+    with folder.placed(out, INFO_FILE) as staging:
+        release.write_json(staging, release.info([row["listing"] for row in rows], task, settings.pixels))
 
 
 def _check(settings: Settings, jobs: int) -> None:
@@ -168,35 +166,6 @@ def _check(settings: Settings, jobs: int) -> None:
         raise DataError(f"--max-seconds is {settings.max_seconds:g}; it must be 1 to 600")
     if jobs < 1:
         raise DataError(f"--jobs is {jobs}; it must be 1 or more")
-
-
-def _begin(out: Path, settings: Settings) -> None:
-    """Make the folder ours, or see that it is."""
-    file = out / SETTINGS_FILE
-    wanted = asdict(settings)
-    try:
-        if file.is_file():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            differs = [key for key in wanted if found.get(key) != wanted[key]]
-            if differs:
-                key = differs[0]
-                raise DataError(
-                    f"{out}: was begun with {key} {found.get(key)}, not {wanted[key]}; give the same, or another folder"
-                )
-            return
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out}: exists and was not recorded here; give another folder")
-        release.write_json(file, wanted)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written to ({error.strerror}); give another folder") from None
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file}: damaged; remove {out} and record it again") from None
-
-
-def _part(out: Path, number: int, kind: str) -> Path:
-    return out / PARTS / f"{number:08d}.{kind}"
 
 
 def _model() -> tuple[Any]:

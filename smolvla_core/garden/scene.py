@@ -15,6 +15,9 @@ from smolvla_core.garden.robot import SIDES, add_robot
 BASKET = "wicker_basket_1"
 LAWN = "lawn_1"
 EGG_NAMES = tuple(f"easter_egg_{i}" for i in range(1, EGGS + 1))
+TOY_NAMES = tuple(f"toy_ball_{i}" for i in range(1, EGGS + 1))
+"""What the eggs' bodies are called where they are toys."""
+BLANKET = "blanket"
 TREE_NAMES = tuple(f"tree_{i}" for i in range(1, MOST_TREES + 1))
 
 PHYSICS_HZ = 120
@@ -27,6 +30,8 @@ PARKED_M = 60.0
 
 _FLOOR_M = 0.010
 _WALLS = 8
+_EGG_LENGTH = 1.3
+"""An egg's length to its width."""
 _HIDDEN = 5
 """A geom group that is not drawn."""
 _SEEN = {"contype": 0, "conaffinity": 0}
@@ -56,6 +61,7 @@ def build_model() -> mujoco.MjModel:
     _lawn(spec)
     for name in TREE_NAMES:
         _tree(spec, name)
+    _blanket(spec)
     _basket(spec)
     for name in EGG_NAMES:
         _egg(spec, name)
@@ -81,10 +87,15 @@ def arrange(model: mujoco.MjModel, data: mujoco.MjData, instance: Instance) -> N
         model.body_pos[model.body(name).id, :2] = place
         model.geom_rgba[model.geom(f"{name}_trunk").id, :3] = instance.bark
         model.geom_rgba[model.geom(f"{name}_crown").id, :3] = instance.crown
+    spread = instance.eggs.mean(axis=0) if instance.toys else np.array([PARKED_M, PARKED_M])
+    model.body_pos[model.body(BLANKET).id, :2] = spread
     _place(model, data, BASKET, instance.basket, 0.0, instance.basket_yaw)
+    lies_at = EGG_RADIUS_M + (0.0 if instance.toys else _FLOOR_M)
     for name, place, colour in zip(EGG_NAMES, instance.eggs, instance.egg_colours, strict=True):
-        _place(model, data, name, place, _FLOOR_M + EGG_RADIUS_M, 0.0)
-        model.geom_rgba[model.geom(f"{name}_shell").id, :3] = colour
+        _place(model, data, name, place, lies_at, 0.0)
+        shell = model.geom(f"{name}_shell").id
+        model.geom_rgba[shell, :3] = colour
+        model.geom_size[shell, 2] = EGG_RADIUS_M * (1.0 if instance.toys else _EGG_LENGTH)
     for i in range(_WALLS):
         shade = 1.0 if i % 2 else 0.82
         model.geom_rgba[model.geom(f"{BASKET}_wall_{i}").id, :3] = shade * np.asarray(instance.wicker)
@@ -169,6 +180,19 @@ def _tree(spec: mujoco.MjSpec, name: str) -> None:
     )
 
 
+def _blanket(spec: mujoco.MjSpec) -> None:
+    """What toys lie on, so that they can be seen from afar."""
+    blanket = spec.worldbody.add_body(name=BLANKET)
+    blanket.add_geom(
+        name=BLANKET,
+        type=_SHAPE.mjGEOM_CYLINDER,
+        size=(0.24, 0.003, 0),
+        pos=(0, 0, 0.001),
+        rgba=(0.88, 0.90, 0.96, 1),
+        **_SEEN,
+    )
+
+
 def _basket(spec: mujoco.MjSpec) -> None:
     basket = spec.worldbody.add_body(name=BASKET)
     basket.add_freejoint(name=f"{BASKET}_free")
@@ -219,7 +243,7 @@ def _egg(spec: mujoco.MjSpec, name: str) -> None:
     egg.add_geom(
         name=f"{name}_shell",
         type=_SHAPE.mjGEOM_ELLIPSOID,
-        size=(EGG_RADIUS_M, EGG_RADIUS_M, 1.3 * EGG_RADIUS_M),
+        size=(EGG_RADIUS_M, EGG_RADIUS_M, _EGG_LENGTH * EGG_RADIUS_M),
         quat=(math.cos(math.pi / 4), math.sin(math.pi / 4), 0, 0),
         mass=0,
         rgba=(1, 0, 0, 1),

@@ -55,6 +55,7 @@ TASKS = MappingProxyType(
 """The first ten of the challenge's fifty tasks."""
 
 EASTER_EGGS = 6
+PICKING_UP_TOYS = 7
 EASTER_EGGS_INSTRUCTION = (
     "Take the three Easter eggs out of the wicker basket on the lawn in the garden, then place them on the "
     "lawn next to a single tree (choose any tree) so that all three eggs are next to the same tree and none "

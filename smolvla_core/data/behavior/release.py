@@ -103,7 +103,7 @@ def annotation(recording: Recording, task: int) -> dict[str, Any]:
         }
         for i, skill in enumerate(skills)
     ]
-    first, last = recording.skills[0].start, recording.skills[-1].stop
+    first, last = recording.skills[0].start, max(skill.stop for skill in recording.skills)
     return {
         "task_name": layout.TASKS[task],
         "data_folder": "",

@@ -1,0 +1,121 @@
+"""The garden's expert: does both tasks, recovers from a missed grasp, and shows the same thing twice."""
+
+import numpy as np
+import pytest
+
+from smolvla_core.garden.baselines import main, run
+from smolvla_core.garden.demonstration import demonstrate
+from smolvla_core.garden.env import PROPRIO, GardenEnv
+from smolvla_core.garden.expert import Expert, Style, draw_style
+from smolvla_core.garden.robot import SIDES
+from smolvla_core.garden.tasks import TASKS
+from smolvla_core.garden.world import HIGH, LOW
+from smolvla_core.r1pro import ACTION
+
+EGGS, TOYS = TASKS
+
+
+@pytest.fixture(scope="module")
+def env():
+    return GardenEnv(pictures=False)
+
+
+def watched(env, instance, style):
+    """Let the expert act; the last info, and how often a hand was shut and held nothing."""
+    expert = Expert(style, TASKS[env.task].errand())
+    observation, info = env.reset(options={"instance": instance})
+    empty, was_empty, ended = 0, dict.fromkeys(SIDES, False), False
+    while not ended:
+        action = expert.act(observation[PROPRIO], info["task_info"])
+        assert (action >= LOW - 1e-6).all()
+        assert (action <= HIGH + 1e-6).all()
+        observation, _, success, cut_off, info = env.step(action)
+        for side in SIDES:
+            shut = action[ACTION[f"gripper_{side}"].start] <= -1.0
+            now = bool(shut and env.world.held[side] is None and env.world.opening(side) < 0.03)
+            empty += now and not was_empty[side]
+            was_empty[side] = now
+        ended = success or cut_off
+    return info, empty
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_it_does_its_task_in_drawn_styles(task):
+    for instance in (21, 22):
+        done = run("expert", task, instance)
+        assert (done["eggs_placed"], done["q"], done["success"]) == (1.0, 1.0, 1.0)
+        assert done["seconds"] < 20
+
+
+def test_only_who_looks_does_it():
+    for policy in ("nothing", "replay", "shuffled"):
+        assert run(policy, EGGS, 24)["eggs_placed"] == 0.0
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_it_recovers_from_a_missed_grasp(env, side):
+    plain, empty = watched(env, 25, Style())
+    assert (plain["success"], empty) == (True, 0)
+    missed, empty = watched(env, 25, Style(misses=side))
+    assert (missed["success"], missed["eggs_placed"], empty) == (True, 1.0, 1)
+
+
+def test_an_egg_that_it_loses_is_fetched_from_where_it_lies(env):
+    expert = Expert()
+    observation, info = env.reset(options={"instance": 26})
+    lost, ended = False, False
+    while not ended:
+        action = expert.act(observation[PROPRIO], info["task_info"])
+        carried = [side for side in SIDES if env.world.held[side] is not None]
+        if not lost and len(carried) == 2 and abs(action[:2]).max() > 0.5:  # on its way to the tree
+            action[ACTION[f"gripper_{carried[0]}"].start], lost = 1.0, True
+        observation, _, success, cut_off, info = env.step(action)
+        ended = success or cut_off
+    assert lost
+    assert info["eggs_placed"] >= 2 / 3
+
+
+def test_styles_are_drawn_from_the_generator_alone():
+    def drawn(seed, misses=0.15):
+        return draw_style(np.random.default_rng(seed), misses)
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    many = [drawn(seed, 0.3) for seed in range(400)]
+    assert 0.22 < np.mean([style.misses is not None for style in many]) < 0.38
+    assert {style.misses for style in many} == {None, *SIDES}
+    assert np.ptp([style.speed for style in many]) > 0.1
+    assert {drawn(seed, 0.0).misses for seed in range(40)} == {None}
+
+
+def test_a_demonstration_is_a_function_of_seed_and_instance(env):
+    first, again, other = (demonstrate(env, 27, seed=seed, noise=0.3, misses=0.5) for seed in (3, 3, 4))
+    assert first.done.tobytes() == again.done.tobytes()
+    assert first.recording.state.tobytes() == again.recording.state.tobytes()
+    assert first.recording.skills == again.recording.skills
+    assert first.done.tobytes() != other.done.tobytes()
+
+
+def test_what_was_meant_is_recorded_and_what_was_done_is_disturbed(env):
+    quiet = demonstrate(env, 28)
+    assert np.array_equal(quiet.recording.action, quiet.done)
+    noisy = demonstrate(env, 28, noise=0.5)
+    off = noisy.done - noisy.recording.action
+    grippers = [ACTION[f"gripper_{side}"].start for side in SIDES]
+    assert (off[:, grippers] == 0).all()
+    assert off[:, :3].std() == pytest.approx(0.1, rel=0.4)
+    assert np.corrcoef(off[:-1, 0], off[1:, 0])[0, 1] > 0.7  # it comes and goes slowly
+
+
+def test_where_there_is_no_time_there_is_no_demonstration():
+    assert demonstrate(GardenEnv(pictures=False, max_seconds=1.0), 29) is None
+
+
+def test_baselines_are_one_line_of_json_each_and_refuse_wrong_options(capsys):
+    assert main(["--instances", "30", "--policies", "nothing", "--task", TOYS]) == 0
+    assert capsys.readouterr().out == (
+        '{"policy": "nothing", "instances": "30", "eggs_placed": 0.0, "q": 0.0, "success": 0.0, '
+        '"seconds": 20.0, "seconds_p95": 20.0}\n'
+    )
+    for options, message in ((["--instances", "9-2"], "give a number or a range"), (["--jobs", "0"], "--jobs is 0")):
+        assert main(options) == 2
+        assert message in capsys.readouterr().err
