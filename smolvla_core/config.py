@@ -258,13 +258,29 @@ class AugmentConfig(Section):
 class TinyConfig(Section):
     """Size of the policy that ``policy.pretrained: tiny`` builds from random weights."""
 
-    image_size: int = Field(default=64, ge=32, multiple_of=32)
+    image_size: int = Field(default=64, ge=32, le=512)
+    """Pixels to a side that a picture is brought to: a multiple of ``patch_size * shuffle``."""
+    patch_size: int = Field(default=16, ge=4, le=32)
+    """Pixels to a side of what the tower sees as one."""
+    shuffle: int = Field(default=2, ge=1, le=4)
+    """Patches to a side that the connector joins in one token: a picture has (image_size / patch_size / shuffle)**2."""
     hidden_size: int = Field(default=64, ge=16, multiple_of=16)
     layers: int = Field(default=4, ge=2, multiple_of=2)
     vision_hidden_size: int = Field(default=32, ge=16, multiple_of=16)
     vision_layers: int = Field(default=2, ge=1)
     expert_width: float = Field(default=0.75, gt=0, le=1)
+    whole_instruction: bool = False
+    """Whether the Easter eggs' instruction is one token, where it has 55 as words: a third of the compute."""
     init_seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _whole_tokens(self) -> Self:
+        if self.image_size % (self.patch_size * self.shuffle):
+            raise ValueError(
+                f"policy.tiny.image_size is {self.image_size}; it must be a multiple of policy.tiny.patch_size times "
+                f"policy.tiny.shuffle ({self.patch_size * self.shuffle})"
+            )
+        return self
 
 
 class PolicyConfig(Section):

@@ -1,7 +1,7 @@
 """How a policy is run on lerobot's inputs: the exact fast forward, or lerobot's own.
 
-Both give the same numbers. The fast one is chosen where it applies, which is while the whole VLM is
-frozen; see ``smolvla_core.fast``.
+Both give the same numbers; see ``smolvla_core.fast``. Where the whole VLM is frozen, what it makes of a
+frame is a constant and may be kept; where some of it is trained, gradients go through it too.
 
 Legend: B frames, K noise draws of a frame, T action steps, A action dims, D padded to the policy's.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from smolvla_core.data.batch import EMBEDDINGS, PREFIX
 from smolvla_core.fast import (
+    Context,
     Observation,
     encode_prefix,
     fast_path,
@@ -25,6 +26,8 @@ from smolvla_core.fast import (
     image_embeddings,
     join_state,
     sample_actions,
+    trained_embeddings,
+    trains_vlm,
     velocity,
 )
 from smolvla_core.policy import SmolVLAPolicy
@@ -65,7 +68,9 @@ def choose_forward(policy: SmolVLAPolicy, allow_fast: bool, prefix_gb: float) ->
     """The forward for a policy, which may keep so much of encoded frames; and one line that says which and why."""
     possible, reason = fast_path(policy)
     if possible and allow_fast:
-        return FastForward(policy, Prefixes(int(prefix_gb * 1e9))), f"forward: fast and exact ({reason})"
+        frozen = not trains_vlm(policy)
+        kind = FastForward(policy, Prefixes(int(prefix_gb * 1e9))) if frozen else TrainedForward(policy)
+        return kind, f"forward: fast and exact ({reason})"
     return UpstreamForward(
         policy
     ), f"forward: lerobot's ({reason if not possible else 'runtime.fast_forward is false'})"
@@ -112,11 +117,7 @@ class FastForward:
             frames, lambda: encode_prefix(self.policy, self.observe(inputs), with_actions=False)
         )
         context = join_state(self.policy, prefix, self.policy.prepare_state(inputs), with_actions=False)
-        noisy, target = flow_pair(self.policy.prepare_action(inputs)[:, None], noise, time)
-        errors = F.mse_loss(target, velocity(self.policy, context, noisy, time), reduction="none")
-        actions = sample_actions(self.policy, context, noise)
-        width = action_width(self.policy)
-        return Answer(actions[..., :width], errors[..., :width])
+        return _answered(self.policy, context, inputs, noise, time)
 
     def observe(self, inputs: Inputs) -> Observation:
         """The observation in inputs that hold pixels, or all cameras' embeddings in their place."""
@@ -135,8 +136,39 @@ class FastForward:
 
 
 @dataclass(frozen=True)
+class TrainedForward:
+    """As :class:`FastForward` where some of the VLM is trained: with gradients through all of it, nothing kept."""
+
+    policy: SmolVLAPolicy
+
+    def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
+        """See :class:`Forward`."""
+        policy = self.policy
+        context = self._context(inputs, with_actions=True)
+        errors = flow_errors(policy, context, policy.prepare_action(inputs), noise, time)
+        return errors[..., : action_width(policy)]
+
+    @torch.no_grad()
+    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
+        """See :class:`Forward`. A frame is encoded once, for all draws, Euler steps and errors."""
+        return _answered(self.policy, self._context(inputs, with_actions=False), inputs, noise, time)
+
+    def _context(self, inputs: Inputs, with_actions: bool) -> Context:
+        policy = self.policy
+        images, masks = policy.prepare_images(inputs)
+        observation = Observation(
+            embeddings=trained_embeddings(policy, images),
+            image_masks=tuple(masks),
+            tokens=inputs[OBS_LANGUAGE_TOKENS],
+            token_mask=inputs[OBS_LANGUAGE_ATTENTION_MASK],
+        )
+        prefix = encode_prefix(policy, observation, with_actions)
+        return join_state(policy, prefix, policy.prepare_state(inputs), with_actions)
+
+
+@dataclass(frozen=True)
 class UpstreamForward:
-    """Lerobot's own methods, for policies whose VLM is trained too."""
+    """Lerobot's own methods."""
 
     policy: SmolVLAPolicy
 
@@ -164,6 +196,15 @@ class UpstreamForward:
         errors = self.flow_errors(repeated, noise.flatten(0, 1), time.flatten())
         shape = (-1, draws)
         return Answer(actions.unflatten(0, shape), errors.unflatten(0, shape))
+
+
+def _answered(policy: SmolVLAPolicy, context: Context, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:
+    """Actions and errors in a context without actions."""
+    noisy, target = flow_pair(policy.prepare_action(inputs)[:, None], noise, time)
+    errors = F.mse_loss(target, velocity(policy, context, noisy, time), reduction="none")
+    actions = sample_actions(policy, context, noise)
+    width = action_width(policy)
+    return Answer(actions[..., :width], errors[..., :width])
 
 
 def action_width(policy: SmolVLAPolicy) -> int:
