@@ -328,6 +328,8 @@ class OptimConfig(Section):
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples a forward pass; gradients are accumulated up to the batch. None: the batch."""
     samples: int = Field(default=800_000, ge=1)
+    flow_draws: int = Field(default=1, ge=1)
+    """Draws of noise and time for each sample; their losses are averaged. The VLM runs once for all of them."""
     lr: float = Field(default=1e-4, gt=0)
     lr_scaling: Literal["none", "sqrt"] = "none"
     """lr at batch B = lr * (B / 8) ** (0 or 1/2)."""

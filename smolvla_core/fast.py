@@ -1,7 +1,7 @@
 """SmolVLA's forward without what is constant: the same numbers as lerobot's, many times faster.
 
 Where the whole VLM is frozen, most of lerobot's ``VLAFlowMatching.forward`` computes constants of
-the frame. Where it is trained, the same passes run with gradients in all of them, which saves less. Its attention mask has three blocks: image and language tokens see each other, the state
+the frame; where it is trained, the same passes run with gradients in all of them. Its attention mask has three blocks: image and language tokens see each other, the state
 token sees them and itself, action tokens see those and the actions before them. So a block never
 depends on a later one, and the forward falls into passes that meet in keys and values alone:
 
@@ -140,12 +140,14 @@ def flow_errors(policy: SmolVLAPolicy, context: Context, action: Tensor, noise: 
         policy: one that :func:`fast_path` accepts.
         context: of B frames.
         action: (B, T, D), normalised and padded.
-        noise: (B, T, D) standard normal.
-        time: (B,) in (0, 1]; 1 is pure noise.
+        noise: (B, T, D) standard normal; or (B, K, T, D), over whose draws the errors are averaged.
+        time: (B,), or (B, K), in (0, 1]; 1 is pure noise.
     """
-    noisy, target = flow_pair(action[:, None], noise[:, None], time[:, None])
-    predicted = velocity(policy, context, noisy, time[:, None])
-    return F.mse_loss(target, predicted, reduction="none").squeeze(1)
+    if noise.ndim == 3:
+        noise, time = noise[:, None], time[:, None]
+    noisy, target = flow_pair(action[:, None], noise, time)
+    predicted = velocity(policy, context, noisy, time)
+    return F.mse_loss(target, predicted, reduction="none").mean(dim=1)
 
 
 def flow_pair(action: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:

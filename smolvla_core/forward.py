@@ -54,7 +54,10 @@ class Forward(Protocol):
     """One of the ways."""
 
     def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
-        """Squared errors (B, T, A) of the velocity at noise (B, T, D) and time (B,), with gradients."""
+        """Squared errors (B, T, A) of the velocity at noise (B, T, D) and time (B,), with gradients.
+
+        Of K draws, (B, K, T, D) and (B, K), it is their mean.
+        """
 
     def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
         """Actions and errors at noise (B, K, T, D) and time (B, K), without gradients.
@@ -175,6 +178,9 @@ class UpstreamForward:
     def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
         """See :class:`Forward`."""
         policy = self.policy
+        if noise.ndim == 4:
+            every = self.flow_errors(_repeated(inputs, noise.shape[1]), noise.flatten(0, 1), time.flatten())
+            return every.unflatten(0, noise.shape[:2]).mean(dim=1)
         errors = policy.model.forward(
             *policy.prepare_images(inputs),
             inputs[OBS_LANGUAGE_TOKENS],
@@ -190,12 +196,17 @@ class UpstreamForward:
     def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
         """See :class:`Forward`. Every draw is a frame of its own."""
         draws = time.shape[1]
-        tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
-        repeated = {key: value.repeat_interleave(draws, dim=0) for key, value in tensors.items()}
+        repeated = _repeated(inputs, draws)
         actions = self.policy.predict_action_chunk(dict(repeated), noise=noise.flatten(0, 1))
         errors = self.flow_errors(repeated, noise.flatten(0, 1), time.flatten())
         shape = (-1, draws)
         return Answer(actions.unflatten(0, shape), errors.unflatten(0, shape))
+
+
+def _repeated(inputs: Inputs, draws: int) -> dict[str, Tensor]:
+    """Every frame as often as it has draws."""
+    tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
+    return {key: value.repeat_interleave(draws, dim=0) for key, value in tensors.items()}
 
 
 def _answered(policy: SmolVLAPolicy, context: Context, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:

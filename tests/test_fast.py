@@ -83,6 +83,21 @@ def test_a_trained_vlm_learns_as_upstreams(cache_dir, settings, trained):
     assert distance(actions[1].errors, actions[0].errors) < 1e-5
 
 
+@pytest.mark.parametrize("trained", [{}, UNFROZEN["VLM and tower"]], ids=["frozen", "trained"])
+def test_several_draws_give_the_mean_of_their_errors_in_one_pass(cache_dir, trained):
+    policy = make_policy(cache_dir, **trained)
+    inputs, (noise, time) = make_inputs(policy), make_flow(policy, 3, 4)
+    encoded = []
+    policy.model.state_proj.register_forward_hook(lambda *_: encoded.append(1))
+    upstream, ours = UpstreamForward(policy), (TrainedForward if trained else FastForward)(policy)
+    apart = torch.stack([upstream.flow_errors(inputs, noise[:, draw], time[:, draw]) for draw in range(4)])
+    encoded.clear()
+    together = ours.flow_errors(inputs, noise, time)
+    assert len(encoded) == 1
+    assert distance(together, apart.mean(dim=0)) < 1e-5
+    assert distance(upstream.flow_errors(inputs, noise, time), apart.mean(dim=0)) < 1e-5
+
+
 @variants(VARIANTS | TRAINING_ONLY)
 def test_loss_gradients_and_twenty_steps_equal_upstreams(cache_dir, settings):
     policy = make_policy(cache_dir, **settings)
