@@ -1,9 +1,10 @@
 """SmolVLA's forward without what is constant: the same numbers as lerobot's, many times faster.
 
 Where the whole VLM is frozen, most of lerobot's ``VLAFlowMatching.forward`` computes constants of
-the frame; where it is trained, the same passes run with gradients in all of them. Its attention mask has three blocks: image and language tokens see each other, the state
-token sees them and itself, action tokens see those and the actions before them. So a block never
-depends on a later one, and the forward falls into passes that meet in keys and values alone:
+the frame; where it is trained, the same passes run with gradients in all of them. Its attention mask
+has three blocks: image and language tokens see each other, the state token sees them and itself,
+action tokens see those and the actions before them. So a block never depends on a later one, and the
+forward falls into passes that meet in keys and values alone:
 
     1. ``image_embeddings``  pixels -> embeddings through tower and connector          no gradients
     2. ``encode_prefix``     images + language -> K, V of every VLM layer              no gradients
