@@ -342,7 +342,7 @@ class OptimConfig(Section):
     grad_clip: float = Field(default=10.0, gt=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an exponential moving average of the trained weights, used for evaluation and
-    export. None: off."""
+    export; lower in the first steps (``learner.average_decay``). None: off."""
 
     @field_validator("betas")
     @classmethod
