@@ -258,13 +258,29 @@ class AugmentConfig(Section):
 class TinyConfig(Section):
     """Size of the policy that ``policy.pretrained: tiny`` builds from random weights."""
 
-    image_size: int = Field(default=64, ge=32, multiple_of=32)
+    image_size: int = Field(default=64, ge=32, le=512)
+    """Pixels to a side that a picture is brought to: a multiple of ``patch_size * shuffle``."""
+    patch_size: int = Field(default=16, ge=4, le=32)
+    """Pixels to a side of what the tower sees as one."""
+    shuffle: int = Field(default=2, ge=1, le=4)
+    """Patches to a side that the connector joins in one token: a picture has (image_size / patch_size / shuffle)**2."""
     hidden_size: int = Field(default=64, ge=16, multiple_of=16)
     layers: int = Field(default=4, ge=2, multiple_of=2)
     vision_hidden_size: int = Field(default=32, ge=16, multiple_of=16)
     vision_layers: int = Field(default=2, ge=1)
     expert_width: float = Field(default=0.75, gt=0, le=1)
+    whole_instruction: bool = False
+    """Whether the Easter eggs' instruction is one token, where it has 55 as words: a third of the compute."""
     init_seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _whole_tokens(self) -> Self:
+        if self.image_size % (self.patch_size * self.shuffle):
+            raise ValueError(
+                f"policy.tiny.image_size is {self.image_size}; it must be a multiple of policy.tiny.patch_size times "
+                f"policy.tiny.shuffle ({self.patch_size * self.shuffle})"
+            )
+        return self
 
 
 class PolicyConfig(Section):
@@ -312,6 +328,8 @@ class OptimConfig(Section):
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples a forward pass; gradients are accumulated up to the batch. None: the batch."""
     samples: int = Field(default=800_000, ge=1)
+    flow_draws: int = Field(default=1, ge=1)
+    """Draws of noise and time for each sample; their losses are averaged. The VLM runs once for all of them."""
     lr: float = Field(default=1e-4, gt=0)
     lr_scaling: Literal["none", "sqrt"] = "none"
     """lr at batch B = lr * (B / 8) ** (0 or 1/2)."""
@@ -324,7 +342,7 @@ class OptimConfig(Section):
     grad_clip: float = Field(default=10.0, gt=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an exponential moving average of the trained weights, used for evaluation and
-    export. None: off."""
+    export; lower in the first steps (``learner.average_decay``). None: off."""
 
     @field_validator("betas")
     @classmethod

@@ -1,9 +1,10 @@
 """SmolVLA's forward without what is constant: the same numbers as lerobot's, many times faster.
 
 Where the whole VLM is frozen, most of lerobot's ``VLAFlowMatching.forward`` computes constants of
-the frame. Its attention mask has three blocks: image and language tokens see each other, the state
-token sees them and itself, action tokens see those and the actions before them. So a block never
-depends on a later one, and the forward falls into passes that meet in keys and values alone:
+the frame; where it is trained, the same passes run with gradients in all of them. Its attention mask
+has three blocks: image and language tokens see each other, the state token sees them and itself,
+action tokens see those and the actions before them. So a block never depends on a later one, and the
+forward falls into passes that meet in keys and values alone:
 
     1. ``image_embeddings``  pixels -> embeddings through tower and connector          no gradients
     2. ``encode_prefix``     images + language -> K, V of every VLM layer              no gradients
@@ -72,20 +73,29 @@ class _Pair(NamedTuple):
 
 def fast_path(policy: SmolVLAPolicy) -> tuple[bool, str]:
     """Whether the fast forward gives this policy's numbers, and why in a few words."""
-    trained = [name for name, p in policy.model.vlm_with_expert.vlm.named_parameters() if p.requires_grad]
-    if trained:
-        part = "vision tower" if all("vision_model" in name or "connector" in name for name in trained) else "VLM"
-        return False, f"the {part} is trained"
     if policy.config.adapt_to_pi_aloha:
         return False, "the policy adapts Aloha's joints (adapt_to_pi_aloha)"
     if policy.config.rtc_config is not None:
         return False, "the policy chunks in real time (rtc_config)"
+    trained = _trained_of_vlm(policy)
+    if trained:
+        part = "vision tower" if all("vision_model" in name or "connector" in name for name in trained) else "VLM"
+        return True, f"the {part} is trained"
     return True, "the VLM is frozen: images and language are encoded without gradients, once for all noise draws"
+
+
+def trains_vlm(policy: SmolVLAPolicy) -> bool:
+    """Whether anything of the VLM is trained, so that what it makes of a frame changes."""
+    return bool(_trained_of_vlm(policy))
+
+
+def _trained_of_vlm(policy: SmolVLAPolicy) -> list[str]:
+    return [name for name, p in policy.model.vlm_with_expert.vlm.named_parameters() if p.requires_grad]
 
 
 @torch.no_grad()
 def image_embeddings(policy: SmolVLAPolicy, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Embeddings of C cameras' pictures, which a frozen tower never changes.
+    """Embeddings of C cameras' pictures, which a frozen tower never changes; without gradients.
 
     The tower is always given as many pictures (:func:`pictures_at_once`): how a kernel rounds may
     depend on the size of its input, and a picture's embedding must not depend on those beside it.
@@ -100,6 +110,15 @@ def image_embeddings(policy: SmolVLAPolicy, images: Sequence[Tensor]) -> tuple[T
         ``embed_prefix`` applies in that dtype.
     """
     return tuple(_embed(policy, image) for image in images)
+
+
+def trained_embeddings(policy: SmolVLAPolicy, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """As :func:`image_embeddings` of a tower that changes: with gradients, all of a batch's pictures at once."""
+    embed = policy.model.vlm_with_expert.embed_image
+    if len({image.shape[1:] for image in images}) > 1:
+        return tuple(embed(image) for image in images)
+    found: Tensor = embed(torch.cat(list(images)))
+    return found.split([len(image) for image in images])
 
 
 def _embed(policy: SmolVLAPolicy, image: Tensor) -> Tensor:
@@ -122,12 +141,14 @@ def flow_errors(policy: SmolVLAPolicy, context: Context, action: Tensor, noise: 
         policy: one that :func:`fast_path` accepts.
         context: of B frames.
         action: (B, T, D), normalised and padded.
-        noise: (B, T, D) standard normal.
-        time: (B,) in (0, 1]; 1 is pure noise.
+        noise: (B, T, D) standard normal; or (B, K, T, D), over whose draws the errors are averaged.
+        time: (B,), or (B, K), in (0, 1]; 1 is pure noise.
     """
-    noisy, target = flow_pair(action[:, None], noise[:, None], time[:, None])
-    predicted = velocity(policy, context, noisy, time[:, None])
-    return F.mse_loss(target, predicted, reduction="none").squeeze(1)
+    if noise.ndim == 3:
+        noise, time = noise[:, None], time[:, None]
+    noisy, target = flow_pair(action[:, None], noise, time)
+    predicted = velocity(policy, context, noisy, time)
+    return F.mse_loss(target, predicted, reduction="none").mean(dim=1)
 
 
 def flow_pair(action: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,9 +173,8 @@ def sample_actions(policy: SmolVLAPolicy, context: Context, noise: Tensor) -> Te
     return euler_integrate(step, noise, policy.config.num_steps)
 
 
-@torch.no_grad()
 def encode_prefix(policy: SmolVLAPolicy, observation: Observation, with_actions: bool = True) -> Prefix:
-    """Run images and language through the VLM; the state does not count.
+    """Run images and language through the VLM; the state does not count. Without gradients where it is frozen.
 
     Args:
         policy: one that :func:`fast_path` accepts.
@@ -165,10 +185,11 @@ def encode_prefix(policy: SmolVLAPolicy, observation: Observation, with_actions:
             prefix runs alone, in the VLM's dtype. In one dtype both are the same.
     """
     model = policy.model
-    embedded, mask = _embed_prefix(model, observation)
-    wide = _token_dtype(policy, embedded)
-    positions = torch.cumsum(mask, dim=1) - 1
-    seen = _run_vlm(_pairs(model), embedded.to(wide), positions, mask[:, None], None, with_actions)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and trains_vlm(policy)):
+        embedded, mask = _embed_prefix(model, observation)
+        wide = _token_dtype(policy, embedded)
+        positions = torch.cumsum(mask, dim=1) - 1
+        seen = _run_vlm(_pairs(model), embedded.to(wide), positions, mask[:, None], None, with_actions)
     return Prefix(tuple(seen), mask, wide)
 
 
@@ -259,7 +280,6 @@ def velocity(policy: SmolVLAPolicy, context: Context, noisy: Tensor, time: Tenso
     return model.action_out_proj(hidden).view(noisy.shape)
 
 
-@torch.no_grad()
 def _embed_prefix(model: Any, observation: Observation) -> tuple[Tensor, Tensor]:
     """Embeddings and mask of images and language: ``embed_prefix`` without state and padding.
 

@@ -1,7 +1,7 @@
 """How a policy is run on lerobot's inputs: the exact fast forward, or lerobot's own.
 
-Both give the same numbers. The fast one is chosen where it applies, which is while the whole VLM is
-frozen; see ``smolvla_core.fast``.
+Both give the same numbers; see ``smolvla_core.fast``. Where the whole VLM is frozen, what it makes of a
+frame is a constant and may be kept; where some of it is trained, gradients go through it too.
 
 Legend: B frames, K noise draws of a frame, T action steps, A action dims, D padded to the policy's.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from smolvla_core.data.batch import EMBEDDINGS, PREFIX
 from smolvla_core.fast import (
+    Context,
     Observation,
     encode_prefix,
     fast_path,
@@ -25,6 +26,8 @@ from smolvla_core.fast import (
     image_embeddings,
     join_state,
     sample_actions,
+    trained_embeddings,
+    trains_vlm,
     velocity,
 )
 from smolvla_core.policy import SmolVLAPolicy
@@ -51,7 +54,10 @@ class Forward(Protocol):
     """One of the ways."""
 
     def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
-        """Squared errors (B, T, A) of the velocity at noise (B, T, D) and time (B,), with gradients."""
+        """Squared errors (B, T, A) of the velocity at noise (B, T, D) and time (B,), with gradients.
+
+        Of K draws, (B, K, T, D) and (B, K), it is their mean.
+        """
 
     def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
         """Actions and errors at noise (B, K, T, D) and time (B, K), without gradients.
@@ -65,7 +71,9 @@ def choose_forward(policy: SmolVLAPolicy, allow_fast: bool, prefix_gb: float) ->
     """The forward for a policy, which may keep so much of encoded frames; and one line that says which and why."""
     possible, reason = fast_path(policy)
     if possible and allow_fast:
-        return FastForward(policy, Prefixes(int(prefix_gb * 1e9))), f"forward: fast and exact ({reason})"
+        frozen = not trains_vlm(policy)
+        kind = FastForward(policy, Prefixes(int(prefix_gb * 1e9))) if frozen else TrainedForward(policy)
+        return kind, f"forward: fast and exact ({reason})"
     return UpstreamForward(
         policy
     ), f"forward: lerobot's ({reason if not possible else 'runtime.fast_forward is false'})"
@@ -112,11 +120,7 @@ class FastForward:
             frames, lambda: encode_prefix(self.policy, self.observe(inputs), with_actions=False)
         )
         context = join_state(self.policy, prefix, self.policy.prepare_state(inputs), with_actions=False)
-        noisy, target = flow_pair(self.policy.prepare_action(inputs)[:, None], noise, time)
-        errors = F.mse_loss(target, velocity(self.policy, context, noisy, time), reduction="none")
-        actions = sample_actions(self.policy, context, noise)
-        width = action_width(self.policy)
-        return Answer(actions[..., :width], errors[..., :width])
+        return _answered(self.policy, context, inputs, noise, time)
 
     def observe(self, inputs: Inputs) -> Observation:
         """The observation in inputs that hold pixels, or all cameras' embeddings in their place."""
@@ -135,14 +139,48 @@ class FastForward:
 
 
 @dataclass(frozen=True)
-class UpstreamForward:
-    """Lerobot's own methods, for policies whose VLM is trained too."""
+class TrainedForward:
+    """As :class:`FastForward` where some of the VLM is trained: with gradients through all of it, nothing kept."""
 
     policy: SmolVLAPolicy
 
     def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
         """See :class:`Forward`."""
         policy = self.policy
+        context = self._context(inputs, with_actions=True)
+        errors = flow_errors(policy, context, policy.prepare_action(inputs), noise, time)
+        return errors[..., : action_width(policy)]
+
+    @torch.no_grad()
+    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
+        """See :class:`Forward`. A frame is encoded once, for all draws, Euler steps and errors."""
+        return _answered(self.policy, self._context(inputs, with_actions=False), inputs, noise, time)
+
+    def _context(self, inputs: Inputs, with_actions: bool) -> Context:
+        policy = self.policy
+        images, masks = policy.prepare_images(inputs)
+        observation = Observation(
+            embeddings=trained_embeddings(policy, images),
+            image_masks=tuple(masks),
+            tokens=inputs[OBS_LANGUAGE_TOKENS],
+            token_mask=inputs[OBS_LANGUAGE_ATTENTION_MASK],
+        )
+        prefix = encode_prefix(policy, observation, with_actions)
+        return join_state(policy, prefix, policy.prepare_state(inputs), with_actions)
+
+
+@dataclass(frozen=True)
+class UpstreamForward:
+    """Lerobot's own methods."""
+
+    policy: SmolVLAPolicy
+
+    def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
+        """See :class:`Forward`."""
+        policy = self.policy
+        if noise.ndim == 4:
+            every = self.flow_errors(_repeated(inputs, noise.shape[1]), noise.flatten(0, 1), time.flatten())
+            return every.unflatten(0, noise.shape[:2]).mean(dim=1)
         errors = policy.model.forward(
             *policy.prepare_images(inputs),
             inputs[OBS_LANGUAGE_TOKENS],
@@ -158,12 +196,26 @@ class UpstreamForward:
     def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
         """See :class:`Forward`. Every draw is a frame of its own."""
         draws = time.shape[1]
-        tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
-        repeated = {key: value.repeat_interleave(draws, dim=0) for key, value in tensors.items()}
+        repeated = _repeated(inputs, draws)
         actions = self.policy.predict_action_chunk(dict(repeated), noise=noise.flatten(0, 1))
         errors = self.flow_errors(repeated, noise.flatten(0, 1), time.flatten())
         shape = (-1, draws)
         return Answer(actions.unflatten(0, shape), errors.unflatten(0, shape))
+
+
+def _repeated(inputs: Inputs, draws: int) -> dict[str, Tensor]:
+    """Every frame as often as it has draws."""
+    tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
+    return {key: value.repeat_interleave(draws, dim=0) for key, value in tensors.items()}
+
+
+def _answered(policy: SmolVLAPolicy, context: Context, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:
+    """Actions and errors in a context without actions."""
+    noisy, target = flow_pair(policy.prepare_action(inputs)[:, None], noise, time)
+    errors = F.mse_loss(target, velocity(policy, context, noisy, time), reduction="none")
+    actions = sample_actions(policy, context, noise)
+    width = action_width(policy)
+    return Answer(actions[..., :width], errors[..., :width])
 
 
 def action_width(policy: SmolVLAPolicy) -> int:

@@ -190,9 +190,10 @@ class Learner:
             torch.cuda.empty_cache()
 
     def _update_ema(self) -> None:
-        decay = self.config.optim.ema_decay
-        if self.ema is None or decay is None:
+        most = self.config.optim.ema_decay
+        if self.ema is None or most is None:
             return
+        decay = average_decay(most, self.step_count)
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 self.ema[name].lerp_(parameter, 1.0 - decay)
@@ -203,6 +204,15 @@ class Learner:
                 f"{what} is {value.item()} after {self.samples_seen} samples (step {self.step_count}); "
                 "the weights before this step are unharmed"
             )
+
+
+def average_decay(most: float, steps: int) -> float:
+    """The moving average's decay after so many steps: lower at first, since it begins with what was not trained.
+
+    ``min(most, (1 + n) / (10 + n))``, as TensorFlow's ``ExponentialMovingAverage`` and Diffusion Policy's. At a
+    constant 0.998 three tenths of an average after 600 steps would be the weights of the start.
+    """
+    return min(most, (1 + steps) / (10 + steps))
 
 
 def pick_device(config: RuntimeConfig) -> torch.device:

@@ -111,9 +111,11 @@ PARTS: tuple[Part, ...] = (
     ),
     Part(
         "Batch and length",
-        ("optim.batch_size", "optim.micro_batch", "optim.samples"),
+        ("optim.batch_size", "optim.micro_batch", "optim.samples", "optim.flow_draws"),
         ("learner.py", "train.py"),
         (
+            "test_sampler.py::test_several_draws_of_a_sample_differ_and_begin_with_its_only_one",
+            "test_fast.py::test_several_draws_give_the_mean_of_their_errors_in_one_pass",
             "test_train.py::test_the_budget_is_in_samples_whatever_the_batch",
             "test_learner.py::test_accumulation_changes_only_rounding",
         ),

@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerFast, SmolVLMConfig, SmolVLMImagePro
 from transformers.models.smolvlm import SmolVLMVideoProcessor
 
 from smolvla_core.config import TinyConfig
+from smolvla_core.data.behavior.layout import EASTER_EGGS, instruction
 from smolvla_core.data.legacy import cache_home
 
 VOCABULARY = 768
-PATCH_SIZE = 16
 HEAD_DIM = 16
 SPECIAL_TOKENS = {
     "fake_image_token": "<fake_token_around_image>",  # nosec B105 # a word
@@ -50,7 +50,7 @@ def tiny_vlm_folder(config: TinyConfig, cache_dir: str | None) -> Path:
 
 
 def _write(config: TinyConfig, folder: Path) -> None:
-    tokenizer = _train_tokenizer()
+    tokenizer = _train_tokenizer(config.whole_instruction)
     processor = SmolVLMProcessor(
         image_processor=SmolVLMImageProcessor(), tokenizer=tokenizer, video_processor=SmolVLMVideoProcessor()
     )
@@ -75,17 +75,18 @@ def _write(config: TinyConfig, folder: Path) -> None:
             "num_hidden_layers": config.vision_layers,
             "num_attention_heads": config.vision_hidden_size // HEAD_DIM,
             "image_size": config.image_size,
-            "patch_size": PATCH_SIZE,
+            "patch_size": config.patch_size,
         },
-        scale_factor=2,
+        scale_factor=config.shuffle,
         image_token_id=tokenizer.convert_tokens_to_ids(SPECIAL_TOKENS["image_token"]),
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(folder)
 
 
-def _train_tokenizer() -> PreTrainedTokenizerFast:
+def _train_tokenizer(whole_instruction: bool) -> PreTrainedTokenizerFast:
     model = Tokenizer(models.BPE())
-    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # words apart, or merged into sentences
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not whole_instruction)
     model.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -93,7 +94,9 @@ def _train_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    model.train_from_iterator(CORPUS, trainer)
+    # lerobot ends an instruction with a new line
+    corpus = (f"{instruction(EASTER_EGGS)}\n", *CORPUS) if whole_instruction else CORPUS
+    model.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(  # nosec B106 # words
         tokenizer_object=model,
         pad_token="<pad>",

@@ -189,6 +189,7 @@ def prepare(config: TrialConfig) -> Trial:
             sight.cameras,
             sight.embeddings,
             sight.prefixes,
+            config.optim.flow_draws,
         )
         return maker, SampleStream(source.curriculum, config.runtime.seed, mixture, number)
 

@@ -9,7 +9,7 @@ import torch
 from smolvla_core import fast, forward
 from smolvla_core.evaluate import evaluate
 from smolvla_core.fast import encode_prefix
-from smolvla_core.forward import FastForward, Prefixes, UpstreamForward
+from smolvla_core.forward import FastForward, Prefixes, TrainedForward, UpstreamForward
 from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
 from tests.smolvla import CAMERAS, make_flow, make_inputs, make_policy
@@ -57,6 +57,45 @@ def loss_and_gradients(forward, inputs, noise, time, autocast=False):
     loss.backward()
     named = forward.policy.named_parameters()
     return loss.item(), {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+UNFROZEN = {
+    "the VLM": {"train_expert_only": False, "freeze_vision_encoder": True},
+    "VLM and tower": {"train_expert_only": False, "freeze_vision_encoder": False},
+}
+
+
+@pytest.mark.parametrize("trained", UNFROZEN.values(), ids=UNFROZEN.keys())
+@variants({name: VARIANTS[name] for name in ("as smolvla_base", "attention_mode self_attn", "an empty camera")})
+def test_a_trained_vlm_learns_as_upstreams(cache_dir, settings, trained):
+    policy = make_policy(cache_dir, **settings, **trained)
+    rivals = [UpstreamForward(policy), TrainedForward(copy.deepcopy(policy))]
+    inputs = make_inputs(policy)
+    inputs[f"{CAMERAS[1]}_padding_mask"] = torch.tensor([True, False, True])
+    (loss, expected), (fast_loss, found) = (loss_and_gradients(f, inputs, *make_flow(policy, 3)) for f in rivals)
+    assert fast_loss == pytest.approx(loss, rel=1e-5)
+    assert {name for name, p in policy.named_parameters() if p.requires_grad} >= set(found) == set(expected)
+    assert any("text_model" in name for name in found)
+    assert any("vision_model" in name for name in found) != trained["freeze_vision_encoder"]
+    assert max(distance(found[name], expected[name]) for name in found if expected[name].norm() > 1e-6) < 1e-4
+    actions = [forward.answer(inputs, *make_flow(policy, 3, 4)) for forward in rivals]
+    assert distance(actions[1].actions, actions[0].actions) < 1e-5
+    assert distance(actions[1].errors, actions[0].errors) < 1e-5
+
+
+@pytest.mark.parametrize("trained", [{}, UNFROZEN["VLM and tower"]], ids=["frozen", "trained"])
+def test_several_draws_give_the_mean_of_their_errors_in_one_pass(cache_dir, trained):
+    policy = make_policy(cache_dir, **trained)
+    inputs, (noise, time) = make_inputs(policy), make_flow(policy, 3, 4)
+    encoded = []
+    policy.model.state_proj.register_forward_hook(lambda *_: encoded.append(1))
+    upstream, ours = UpstreamForward(policy), (TrainedForward if trained else FastForward)(policy)
+    apart = torch.stack([upstream.flow_errors(inputs, noise[:, draw], time[:, draw]) for draw in range(4)])
+    encoded.clear()
+    together = ours.flow_errors(inputs, noise, time)
+    assert len(encoded) == 1
+    assert distance(together, apart.mean(dim=0)) < 1e-5
+    assert distance(upstream.flow_errors(inputs, noise, time), apart.mean(dim=0)) < 1e-5
 
 
 @variants(VARIANTS | TRAINING_ONLY)
@@ -193,12 +232,12 @@ def test_the_path_and_its_reason(cache_dir, generic_root):
     assert "VLM is frozen" in reason
     vision = make_policy(cache_dir)
     vision.model.vlm_with_expert.get_vlm_model().vision_model.post_layernorm.weight.requires_grad = True
-    assert fast.fast_path(vision) == (False, "the vision tower is trained")
-    assert fast.fast_path(make_policy(cache_dir, train_expert_only=False)) == (False, "the VLM is trained")
+    assert fast.fast_path(vision) == (True, "the vision tower is trained")
+    assert fast.fast_path(make_policy(cache_dir, train_expert_only=False)) == (True, "the VLM is trained")
     unfrozen = tiny_trial(generic_root, cache_dir, policy__train_expert_only=False)
     learner = prepare(unfrozen).learner
-    assert isinstance(learner.forward, UpstreamForward)
-    assert learner.forward_line == "forward: lerobot's (the VLM is trained)"
+    assert isinstance(learner.forward, TrainedForward)
+    assert learner.forward_line == "forward: fast and exact (the VLM is trained)"
     asked = tiny_trial(generic_root, cache_dir, runtime__fast_forward=False)
     assert prepare(asked).learner.forward_line == "forward: lerobot's (runtime.fast_forward is false)"
 

@@ -11,7 +11,7 @@ from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_pro
 from smolvla_core.data.batch import to_lerobot
 from smolvla_core.data.sampler import Curriculum, SampleStream
 from smolvla_core.errors import ConfigError, DivergedError, InfeasibleError
-from smolvla_core.learner import pick_device, pick_precision
+from smolvla_core.learner import average_decay, pick_device, pick_precision
 from smolvla_core.policy import training_stats
 from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
@@ -148,11 +148,20 @@ def test_a_moving_average_by_hand(generic_root, cache_dir):
     learner.step(last_rows_batch(trial), lr=1e-2)
     end = learner.trained[name].detach().clone()
     assert not torch.equal(start, end)
-    assert torch.allclose(learner.ema[name], 0.5 * (start + end))
+    assert torch.allclose(learner.ema[name], 0.1 * start + 0.9 * end)
     learner.swap_ema()
-    assert torch.allclose(learner.trained[name], 0.5 * (start + end))
+    assert torch.allclose(learner.trained[name], 0.1 * start + 0.9 * end)
     learner.swap_ema()
     assert torch.equal(learner.trained[name], end)
+
+
+def test_a_moving_average_forgets_the_start():
+    assert [average_decay(0.998, n) for n in (0, 8, 90)] == pytest.approx([0.1, 0.5, 0.91])
+    assert average_decay(0.998, 10_000) == 0.998
+    share = 1.0
+    for step in range(600):
+        share *= average_decay(0.998, step)
+    assert share < 1e-6
 
 
 def test_devices(trial_config):

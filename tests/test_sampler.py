@@ -45,6 +45,17 @@ def test_noise_and_time_belong_to_the_sample():
     assert np.array_equal(time[6:], later_time)
 
 
+def test_several_draws_of_a_sample_differ_and_begin_with_its_only_one():
+    alone, alone_time = stream().flow_at(np.array([4, 9]), 5, 3)
+    noise, time = stream().flow_at(np.array([4, 9]), 5, 3, draws=3)
+    assert noise.shape == (2, 3, 5, 3)
+    assert time.shape == (2, 3)
+    assert np.array_equal(noise[:, 0], alone)
+    assert np.array_equal(time[:, 0], alone_time)
+    assert len(np.unique(time)) == 6
+    assert len(np.unique(noise)) == noise.size
+
+
 def test_time_is_distributed_as_upstream():
     _, time = stream().flow(0, 4000, 1, 1)
     assert time.min() >= 0.001

@@ -47,9 +47,9 @@ class Batch:
     is_pad: Tensor
     """(B, T) true past the episode's end."""
     noise: Tensor
-    """(B, T, D) standard normal."""
+    """(B, T, D) standard normal; (B, K, T, D) where a sample has several draws."""
     time: Tensor
-    """(B,) in (0, 1]; 1 is pure noise."""
+    """(B,), or (B, K), in (0, 1]; 1 is pure noise."""
     dataset: int = 0
     """Number of the dataset that all its frames are of."""
     embeddings: tuple[Tensor, ...] = ()
@@ -113,6 +113,7 @@ class BatchMaker:
         cameras: where the pictures come from, in the interface's order. None: from the dataset.
         embeddings: in place of pictures, where they are known.
         prefixes: in place of both.
+        draws: of noise and time for each training sample.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class BatchMaker:
         cameras: Sequence[PictureSource] | None = None,
         embeddings: Embeddings | None = None,
         prefixes: Prefixes | None = None,
+        draws: int = 1,
     ):
         self.dataset, self.interface = dataset, interface
         self.stride, self.number = stride, number
@@ -134,7 +136,7 @@ class BatchMaker:
         self.augmentations = augmentations
         own = (Camera(dataset, view.dataset_key) for view in interface.cameras)
         self.cameras: list[PictureSource] = list(own if cameras is None else cameras)
-        self.embeddings, self.prefixes = embeddings, prefixes
+        self.embeddings, self.prefixes, self.draws = embeddings, prefixes, draws
 
     def training(self, stream: SampleStream, first: int, count: int) -> Batch:
         """Those of the samples ``first .. first + count`` that are of this dataset, augmented."""
@@ -143,7 +145,7 @@ class BatchMaker:
         prefix = self.prefixes.of_samples(rows, samples) if self.prefixes else None
         embeddings = self.embeddings.of_samples(rows, samples) if self.embeddings and prefix is None else ()
         frames = self._recorded(rows, samples, pictures=not embeddings and prefix is None)
-        noise, time = stream.flow_at(samples, self.chunk_size, self.action_dims, self.stride)
+        noise, time = stream.flow_at(samples, self.chunk_size, self.action_dims, self.stride, self.draws)
         return self._assemble(augment(frames, self.augmentations), noise, time, embeddings, prefix)
 
     def validation(self, rows: NDArray[np.int64], noise: NDArray[np.float32], time: NDArray[np.float32]) -> Batch:

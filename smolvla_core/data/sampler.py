@@ -107,20 +107,23 @@ class SampleStream:
         return self.flow_at(np.arange(first, first + count), steps, dims)
 
     def flow_at(
-        self, samples: NDArray[np.int64], steps: int, dims: int, stride: int = 1
+        self, samples: NDArray[np.int64], steps: int, dims: int, stride: int = 1, draws: int = 1
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Flow-matching noise (n, steps, dims) and time (n,) of samples.
+        """Flow-matching noise (n, steps, dims) and time (n,) of samples; (n, draws, ...) where there are several.
 
         The noise of a shorter chunk is the beginning of a longer one's, and that of a stride is every
-        stride-th of the chunk's without: an action's noise belongs to its time.
+        stride-th of the chunk's without: an action's noise belongs to its time. The first of several draws is
+        the one that there would be alone.
         """
-        noise = np.empty((len(samples), steps, dims), dtype=np.float32)
-        time = np.empty(len(samples), dtype=np.float32)
+        noise = np.empty((len(samples), draws, steps, dims), dtype=np.float32)
+        time = np.empty((len(samples), draws), dtype=np.float32)
         for position, sample in enumerate(samples):
-            generator = keyed_generator(self.seed, _FLOW, int(sample))
-            time[position] = generator.beta(TIME_ALPHA, TIME_BETA) * TIME_SCALE + TIME_OFFSET
-            noise[position] = generator.standard_normal((steps * stride, dims), dtype=np.float32)[::stride]
-        return noise, time
+            for draw in range(draws):
+                generator = keyed_generator(self.seed, _FLOW, int(sample), *([draw] if draw else []))
+                time[position, draw] = generator.beta(TIME_ALPHA, TIME_BETA) * TIME_SCALE + TIME_OFFSET
+                whole = generator.standard_normal((steps * stride, dims), dtype=np.float32)
+                noise[position, draw] = whole[::stride]
+        return (noise, time) if draws > 1 else (noise[:, 0], time[:, 0])
 
     def _row(self, sample: int) -> int:
         share = self.curriculum.late_share(sample)
