@@ -4,15 +4,14 @@ While it is not complete, ``.recording`` inside it holds a lock, the columns of 
 for it, and files that are not whole yet. It goes when all is done; ``info.json`` is written last.
 """
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from smolvla_core.data import unfinished
 from smolvla_core.data.behavior.release import write_json
 from smolvla_core.data.inside import INFO_FILE
 from smolvla_core.errors import DataError
@@ -36,16 +35,11 @@ def held(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
             cannot be made.
     """
     _refuse_other(out, settings)
-    try:
-        (out / PARTS).mkdir(parents=True, exist_ok=True)
-        lock = open(out / PARTS / "lock", "w", encoding="utf-8")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written to ({error.strerror}); give another folder") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"{out}: another recording is writing to it; wait for it to end") from None
+    with unfinished.held(
+        out / PARTS,
+        busy=f"{out}: another recording is writing to it; wait for it to end",
+        unwritable=lambda reason: f"{out}: cannot be written to ({reason}); give another folder",
+    ):
         _refuse_other(out, settings)  # another may have begun it since the first look
         if not (out / SETTINGS_FILE).is_file():
             with placed(out, SETTINGS_FILE) as staging:
@@ -63,14 +57,9 @@ def part(out: Path, number: int, kind: str) -> Path:
     return out / PARTS / f"{number:08d}.{kind}"
 
 
-@contextmanager
-def placed(out: Path, name: str | Path) -> Iterator[Path]:
+def placed(out: Path, name: str | Path) -> AbstractContextManager[Path]:
     """A path to write to; what was written appears as ``name`` when the block ends, whole or not at all."""
-    final = out / name
-    staging = out / PARTS / f"{os.getpid()}-{final.relative_to(out).as_posix().replace('/', '-')}"
-    yield staging
-    final.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(staging, final)
+    return unfinished.placed(out / PARTS, name)
 
 
 def _refuse_other(out: Path, settings: Mapping[str, Any]) -> None:

@@ -4,15 +4,14 @@ While an import runs, ``.import`` inside it holds a lock, what the check found, 
 episode that is done, and files that are not whole yet. It goes when all is done.
 """
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from smolvla_core.data import unfinished
 from smolvla_core.data.inside import INFO_FILE
 from smolvla_core.errors import DataError
 
@@ -55,10 +54,7 @@ def refuse_busy(target: Path) -> None:
     Raises:
         DataError: one is.
     """
-    lock = target / PROGRESS_FOLDER / "lock"
-    if lock.is_file():
-        with open(lock, encoding="utf-8") as file:
-            _lock(file.fileno(), target)
+    unfinished.refuse_held(target / PROGRESS_FOLDER, _busy(target))
 
 
 @contextmanager
@@ -68,14 +64,11 @@ def held(target: Path, plan: Mapping[str, Any]) -> Iterator[None]:
     Raises:
         DataError: another import holds it, something else is there, or it cannot be made.
     """
-    folder = target / PROGRESS_FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / "lock", "w", encoding="utf-8")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise DataError(f"--out: {target} cannot be written to ({error.strerror}); give another folder") from None
-    with lock:
-        _lock(lock.fileno(), target)
+    with unfinished.held(
+        target / PROGRESS_FOLDER,
+        busy=_busy(target),
+        unwritable=lambda reason: f"--out: {target} cannot be written to ({reason}); give another folder",
+    ):
         refuse_other(target, plan)  # another import may have begun it since the first look
         if not (target / PLAN_FILE).is_file():
             write_json(target, PLAN_FILE, plan)
@@ -87,13 +80,9 @@ def finish(target: Path) -> None:
     shutil.rmtree(target / PROGRESS_FOLDER, ignore_errors=True)
 
 
-@contextmanager
-def placed(target: Path, name: str) -> Iterator[Path]:
+def placed(target: Path, name: str) -> AbstractContextManager[Path]:
     """A path to write to; what was written appears as ``name`` when the block ends, whole or not at all."""
-    part = target / PROGRESS_FOLDER / f"{os.getpid()}-{name.replace('/', '-')}"
-    yield part
-    (target / name).parent.mkdir(parents=True, exist_ok=True)
-    os.replace(part, target / name)
+    return unfinished.placed(target / PROGRESS_FOLDER, name)
 
 
 def write_json(target: Path, name: str, value: Any, indent: int | None = 4) -> None:
@@ -126,8 +115,5 @@ def is_done(target: Path, episode: int) -> bool:
     return (target / PROGRESS_FOLDER / f"done-{episode:06d}").is_file()
 
 
-def _lock(file: int, target: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise DataError(f"--out: another import is writing to {target}; wait for it to end") from None
+def _busy(target: Path) -> str:
+    return f"--out: another import is writing to {target}; wait for it to end"
