@@ -1,7 +1,7 @@
 """Machines for tests, on this one: each a set of namespaces with an address, a home, and an sshd of its own.
 
-They share the file system but for ``/home``, ``/tmp`` and ``/mnt``, which are of each alone, and meet on a
-bridge that no other network sees. What runs in them ends with them. Needs root, iproute2 and openssh-server.
+They share the file system but for ``/home``, ``/tmp`` and ``/mnt``, which are of each alone (the project and
+its Python are seen even if they lie there), and meet on a bridge that no other network sees. What runs in them ends with them. Needs root, iproute2 and openssh-server.
 """
 
 import os
@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Self
 
 NEEDED = ("ip", "unshare", "nsenter", "setpriv", "mount", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd")
+_OWN = ("home", "tmp", "mnt")
+_SHOWN = (Path(__file__).parents[1], Path(sys.prefix), Path(sys.base_prefix))
 _ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 _SETUP = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs -o size=2g none /dev/shm
-mount --bind {own}/home /home
-mount --bind {own}/tmp /tmp
-mount --bind {own}/mnt /mnt
+{shown}
+mount --rbind {own}/home /home
+mount --rbind {own}/tmp /tmp
+mount --rbind {own}/mnt /mnt
 mkdir -p /run/sshd
 mount --bind {own}/passwd /etc/passwd
 hostname {name}
@@ -135,8 +138,11 @@ class Hosts:
 
     def _host(self, name: str, login: bool) -> int:
         own, address = self.own(name), self.address(name)
-        for folder in ("home", "tmp", "mnt"):
+        for folder in _OWN:
             (own / folder).mkdir(parents=True)
+        shown = [path for path in dict.fromkeys(_SHOWN) if path.parts[1] in _OWN]
+        for path in shown:
+            own.joinpath(*path.parts[1:]).mkdir(parents=True, exist_ok=True)
         (own / "tmp").chmod(0o1777)
         passwd = Path("/etc/passwd").read_text().splitlines()
         homes = ["root:x:0:0:root:/home:/bin/bash" if line.startswith("root:") else line for line in passwd]
@@ -145,7 +151,8 @@ class Hosts:
         (own / "hosts").write_text(f"127.0.0.1 localhost\n{known}")
         (own / "sshd_config").write_text(_SSHD.format(address=address, work=self.work))
         command = f"/usr/sbin/sshd -D -e -f {own}/sshd_config" if login else "sleep infinity"
-        script = _SETUP.format(own=own, name=name, address=address, command=command)
+        binds = "\n".join(f"mount --bind {path} {own}{path}" for path in shown)
+        script = _SETUP.format(own=own, name=name, address=address, command=command, shown=binds)
         separate = ["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
         with (own / "log").open("w") as log:
             outer = subprocess.Popen(
