@@ -1,7 +1,8 @@
 """Machines for tests, on this one: each a set of namespaces with an address, a home, and an sshd of its own.
 
-They share the file system but for ``/home``, ``/tmp`` and ``/mnt``, which are of each alone (the project and
-its Python are seen even if they lie there), and meet on a bridge that no other network sees. What runs in them ends with them. Needs root, iproute2 and openssh-server.
+They share the file system but for ``/home``, ``/tmp`` and ``/mnt``, which are of each alone (though the project
+and its Python are seen even there), and meet on a bridge that no other network sees. What runs in them ends with
+them. Needs root, iproute2 and openssh-server.
 """
 
 import os
