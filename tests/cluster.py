@@ -36,7 +36,11 @@ class Nodes:
     def kill(self, node: Any) -> None:
         """Take a worker away with all its processes, as a machine that is switched off."""
         self.workers.remove(node)
+        raylet = raylet_of(node)
+        processes = [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if parent_of(pid) == raylet]
         self._cluster.remove_node(node, allow_graceful=False)
+        for pid in processes:  # by themselves they notice a second later, in which a short trial comes to its end
+            kill(pid)
 
     def node_of(self, pid: int) -> Any:
         """The worker that a process runs on."""
@@ -61,7 +65,7 @@ def parent_of(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
             return int(file.read().rpartition(")")[2].split()[1])
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0
 
 

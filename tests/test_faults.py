@@ -93,7 +93,7 @@ def test_a_killed_node_costs_a_trial_nothing_but_time(generic_root, cache_dir, t
         summary = Study(spec, run_dir, trainable=smolvla_trainable, say=say).run()
     assert summary.state == "complete"
     (trial,) = Records(run_dir).trials()
-    assert any("restarts: its process died" in line for line in lines)
+    assert any("restarts: its process died" in line for line in lines), lines
     assert killed[0].samples_seen == 40
     assert len({result.pid for result in trial.results}) == 2
     assert trial.values(METRIC) == uninterrupted(spec)
