@@ -42,10 +42,11 @@ def acted(
         for name in names:
             seeds = by_role.get((name, evaluator))
             if seeds:
-                gain = _gain(seeds, baseline) if baseline and name != first else None
+                gain = gain_over(seeds, baseline) if baseline and name != first else None
                 rows.append(_row(name, evaluator, seeds, gain))
     for trial in trials:
-        rows += [_row(_trial_name(trial), each.evaluator, [each], None) for each in trial.achieved]
+        rows += [_row(trial_name(trial), each.evaluator, [each], None) for each in trial.achieved]
+        rows += [_row(trial_name(trial), _tried(each), [each], None) for each in trial.tried]
     return rows
 
 
@@ -91,10 +92,16 @@ def _row(name: str, evaluator: str, seeds: Sequence[Achieved], gain: Interval | 
     }
 
 
-def _gain(seeds: Sequence[Achieved], baseline: Sequence[Achieved]) -> Interval | None:
-    """Of the first score that both know: the key metric, where the evaluator tells it."""
+def gain_over(seeds: Sequence[Achieved], baseline: Sequence[Achieved]) -> Interval | None:
+    """The difference to the baseline, of the first score that both know."""
     return next((found for score in SCORES if (found := difference(seeds, baseline, score)) is not None), None)
 
 
-def _trial_name(trial: TrialRecord) -> str:
+def _tried(one: Achieved) -> str:
+    """What a way of acting is called that a trial was to be chosen by."""
+    return f"to choose, {counted(one.n_action_steps, 'action')} of a chunk" if one.n_action_steps else "to choose"
+
+
+def trial_name(trial: TrialRecord) -> str:
+    """What a trial is called: by its number, and its name where it has one."""
     return f"trial {trial.number}" + (f" ({trial.name})" if trial.name else "")

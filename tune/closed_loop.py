@@ -3,6 +3,7 @@
     trials/007/closed_loop/behavior/hiding_Easter_eggs_301_0.json    as the evaluator wrote them
     trials/007/closed_loop/garden/results.json
     finalists/...                                                    the same
+    trials/007/tried/5/results.json                                  with 5 actions of each chunk, to be chosen by it
 
 The official evaluator writes one JSON a rollout (BEHAVIOR-1K ``learning/eval.py`` of 2025, with the
 instance in the file's name, and ``eval/eval.py`` of 2026, with it inside); ``smolvla_core.evaluate``
@@ -22,7 +23,7 @@ from smolvla_core.closed_loop.scores import wilson
 from smolvla_core.errors import DataError
 from tune.intervals import Errors, Interval, interval, mean_error
 
-FOLDER = "closed_loop"
+FOLDER, TRIED = "closed_loop", "tried"
 BEHAVIOR = "behavior"
 """Name of the official evaluator."""
 OWN_KIND = "smolvla_core.closed_loop"
@@ -76,13 +77,25 @@ class Achieved:
             values.setdefault(rollout.instance, []).append(float(value))
         return [(instance, len(own), sum(own) / len(own)) for instance, own in sorted(values.items())]
 
+    @property
+    def order(self) -> tuple[float, ...]:
+        """To rank by, the higher the better: the means of the scores that are known, the key metric first."""
+        rows = [self.rows(score) for score in SCORES]
+        return tuple(sum(share for *_, share in known) / len(known) for known in rows if known)
+
+    @property
+    def n_action_steps(self) -> int | None:
+        """Actions of a chunk that were done before the policy was asked again; None where that is not told."""
+        steps = self.settings.get("policy", {}).get("n_action_steps")
+        return None if steps is None else int(steps)
+
     def scores(self) -> dict[str, Interval]:
         """Each known score with its interval over instances."""
         return pooled([self])
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, kept: str = FOLDER) -> dict[str, float]:
         """The scores as metrics: ``closed_loop/garden/eggs_placed``, with ``_low`` and ``_high``."""
-        prefix = f"{FOLDER}/{self.evaluator}"
+        prefix = f"{kept}/{self.evaluator}"
         found: dict[str, float] = {f"{prefix}/rollouts": len(self.rollouts)}
         for name, score in self.scores().items():
             values = {"": score.mean, "_low": score.low, "_high": score.high}
@@ -109,6 +122,11 @@ def difference(better: Sequence[Achieved], baseline: Sequence[Achieved], score: 
     if ours is None or theirs is None or ours.episodes != theirs.episodes or ours.sums.shape != theirs.sums.shape:
         return None
     return interval(lambda s, e: ours.totals(s, e) - theirs.totals(s, e), *ours.sums.shape)
+
+
+def best_try(tries: Sequence[Achieved]) -> Achieved:
+    """Which way of acting achieves most; of equals that which asks the policy least often."""
+    return max(tries, key=lambda each: (each.order, each.n_action_steps or 0))
 
 
 def evaluator_name(env: str) -> str:
@@ -160,14 +178,18 @@ def attach(record: Path, source: Path) -> bool:
     return True
 
 
-def achieved(record: Path) -> tuple[Achieved, ...]:
+def achieved(record: Path, kept: str = FOLDER) -> tuple[Achieved, ...]:
     """What is kept with a training's record, by evaluator.
+
+    Args:
+        record: the training's folder.
+        kept: in which folder of it.
 
     Raises:
         DataError: a file was damaged.
     """
     found = []
-    for folder in sorted(path for path in (record / FOLDER).glob("*") if path.is_dir()):
+    for folder in sorted(path for path in (record / kept).glob("*") if path.is_dir()):
         files = tuple(sorted(folder.glob("[!.]*.json")))
         if not files:
             continue

@@ -61,9 +61,14 @@ def refuse_unsuited(closed_loop: ClosedLoop, interface: "Interface", configs: Se
                 f"it is acted in at {hz:g} Hz, which is no multiple of a policy's {own:g} Hz (data.frame_stride "
                 f"{config.data.frame_stride}); take strides whose rate divides it",
             )
-        steps = closed_loop.n_action_steps
-        if steps is not None and steps > config.policy.chunk_size:
+        chunk, choose = config.policy.chunk_size, closed_loop.choose
+        if closed_loop.n_action_steps is not None and closed_loop.n_action_steps > chunk:
             raise SpecError(
                 ("closed_loop", "n_action_steps"),
-                f"is {steps}; it cannot exceed policy.chunk_size ({config.policy.chunk_size})",
+                f"is {closed_loop.n_action_steps}; it cannot exceed policy.chunk_size ({chunk})",
+            )
+        if choose is not None and choose.n_action_steps and min(choose.n_action_steps) > chunk:
+            raise SpecError(
+                ("closed_loop", "choose", "n_action_steps"),
+                f"has none that policy.chunk_size ({chunk}) allows; add one of 1 to {chunk}",
             )

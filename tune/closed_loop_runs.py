@@ -1,16 +1,16 @@
-"""The finalists act: each of their trainings, once, when all are trained.
+"""Trainings act: each of the finalists', once, when all are trained; and trials that are to be chosen by it.
 
-Its policy is exported for the length of the evaluation; what came of it is kept with its record
+A policy is exported for the length of the evaluation; what came of it is kept with its record
 (``tune.closed_loop``), so that a study that is continued goes on with those that are missing.
 """
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from smolvla_core.errors import UserError
-from tune.closed_loop import FOLDER, Achieved, achieved, evaluator_name
+from tune.closed_loop import FOLDER, achieved, evaluator_name
 from tune.console import Say, counted
 from tune.ray_session import OUT_OF_TIME, Brake
 from tune.records import Records, TrialRecord
@@ -45,15 +45,59 @@ def let_act(
         brake: ends it; what is missing is done when the study is continued.
         evaluate: to be given in tests.
     """
-    waiting = [run for run in records.trials() if _is_complete(run) and not _is_done(run, closed_loop)]
+    name = evaluator_name(closed_loop.env)
+    acts = [
+        Act(run, f"finalist {run.number} ({run.name})", f"finalist {run.number}", closed_loop, FOLDER, name)
+        for run in records.trials()
+        if is_complete(run)
+    ]
+    waiting = [act for act in acts if not act.is_done]
     if not waiting or brake.reason is not None:
         return
     count = counted(len(closed_loop.numbers), "instance")
     say(f"Closed loop: {counted(len(waiting), 'training')} of the finalists in {closed_loop.env}, {count} each")
-    for run in waiting:
-        who = f"finalist {run.number} ({run.name})"
+    act_in_turn(waiting, records, tracker, say, brake, evaluate)
+
+
+@dataclass(frozen=True)
+class Act:
+    """One training that acts.
+
+    Attributes:
+        run: its record.
+        who: it in a line of progress.
+        number: its MLflow run.
+        closed_loop: what it acts in.
+        kept: the folder of its record that keeps what came of it, and ``name``, under which name there.
+    """
+
+    run: TrialRecord
+    who: str
+    number: int | str
+    closed_loop: ClosedLoop
+    kept: str
+    name: str
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has acted in this environment, on these instances and in this way."""
+        of_run = self.run.achieved if self.kept == FOLDER else self.run.tried
+        found = next((each for each in of_run if each.evaluator == self.name), None)
+        if found is None:
+            return False
+        same_steps = found.settings["policy"].get("asked_n_action_steps") == self.closed_loop.n_action_steps
+        same_instances = tuple(rollout.instance for rollout in found.rollouts) == self.closed_loop.numbers
+        return bool(same_steps and same_instances and found.settings["env"] == asdict(self.closed_loop.environment))
+
+
+def act_in_turn(
+    acts: Sequence[Act], records: Records, tracker: Tracker, say: Say, brake: Brake, evaluate: Evaluate | None = None
+) -> None:
+    """Let each act, one after the other, and tell the tracker; see :func:`let_act`."""
+    for act in acts:
+        run, who = act.run, act.who
         try:
-            if not _let_one_act(closed_loop, records, run, brake, evaluate or evaluate_policy):
+            if not _let_one_act(act, records, brake, evaluate or evaluate_policy):
                 say(f"{who}: left no policy that could act")
                 continue
         except Ended as ended:
@@ -62,11 +106,9 @@ def let_act(
         except (UserError, RuntimeError) as error:
             say(f"{who}: could not act: {(str(error).splitlines() or [''])[0]}")
             continue
-        found = next(
-            each for each in achieved(records.folder(run.number)) if each.evaluator == evaluator_name(closed_loop.env)
-        )
+        found = next(each for each in achieved(records.folder(run.number), act.kept) if each.evaluator == act.name)
         samples = max((result.samples_seen for result in run.results), default=0)
-        tracker.log_result(f"finalist {run.number}", {"samples_seen": samples, **found.metrics()})
+        tracker.log_result(act.number, {"samples_seen": samples, **found.metrics(act.kept)})
         score = next(iter(found.scores().items()))
         say(f"{who}: {score[0]} {100 * score[1].mean:.1f} % of {counted(len(found.rollouts), 'rollout')}")
 
@@ -97,32 +139,19 @@ def evaluate_policy(policy: Path, closed_loop: ClosedLoop, out: Path, brake: Bra
     write_results(out, document(env, asked, acting.seed, episodes, summarise(episodes)))
 
 
-def _let_one_act(closed_loop: ClosedLoop, records: Records, run: TrialRecord, brake: Brake, evaluate: Evaluate) -> bool:
+def is_complete(run: TrialRecord) -> bool:
+    """Whether it was trained to its end."""
+    return run.outcome is not None and run.outcome.state == "complete"
+
+
+def _let_one_act(act: Act, records: Records, brake: Brake, evaluate: Evaluate) -> bool:
     from tune.report.results import write_policy
 
     if brake.stop_all():
         raise Ended(brake.reason or OUT_OF_TIME)
     with tempfile.TemporaryDirectory(prefix="acting-") as folder:
         policy = Path(folder) / "policy"
-        if not write_policy(run, records, policy):
+        if not write_policy(act.run, records, policy):
             return False
-        evaluate(policy, closed_loop, records.folder(run.number) / FOLDER / evaluator_name(closed_loop.env), brake)
+        evaluate(policy, act.closed_loop, records.folder(act.run.number) / act.kept / act.name, brake)
     return True
-
-
-def _is_complete(run: TrialRecord) -> bool:
-    return run.outcome is not None and run.outcome.state == "complete"
-
-
-def _is_done(run: TrialRecord, closed_loop: ClosedLoop) -> bool:
-    """Whether it has acted in this environment, on these instances and in this way."""
-    found = next((each for each in run.achieved if _is_of(each, closed_loop)), None)
-    if found is None:
-        return False
-    same_steps = found.settings["policy"].get("asked_n_action_steps") == closed_loop.n_action_steps
-    same_instances = tuple(rollout.instance for rollout in found.rollouts) == closed_loop.numbers
-    return bool(same_steps and same_instances and found.settings["env"] == asdict(closed_loop.environment))
-
-
-def _is_of(found: Achieved, closed_loop: ClosedLoop) -> bool:
-    return found.evaluator == evaluator_name(closed_loop.env)

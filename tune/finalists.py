@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tune.acted import acted
+from tune.choice import chosen_params, winner_by_acting
+from tune.closed_loop import evaluator_name
 from tune.console import counted, format_value
 from tune.fixed_runs import SEED, FixedRuns, Run, seconds_of_all
 from tune.intervals import Errors, Interval, mean_error, percent, relative_gain
@@ -52,7 +54,7 @@ def contenders(spec: SearchSpec, trials: Sequence[TrialRecord]) -> list[Contende
         trial for trial in ranked(trials, spec.objective.metric, spec.objective.mode, spec.rungs) if not trial.name
     ]
     chosen = [*warm, *found[: spec.finalists.k]]
-    return [Contender(trial.name or f"trial {trial.number}", trial.number, trial.params) for trial in chosen]
+    return [Contender(trial.name or f"trial {trial.number}", trial.number, chosen_params(trial)) for trial in chosen]
 
 
 def planned_runs(spec: SearchSpec) -> int:
@@ -110,7 +112,8 @@ def compared(
     Returns:
         ``contenders``: ``name``, ``trial``, ``params``, ``seeds``, ``test`` (the mean error with its
         interval) and ``gain`` (over the baseline, paired, as a share of its error); ``winner``: the name
-        of the one with the best mean; ``verdict``: one sentence; ``metric``, ``test_episodes``,
+        of the one with the best mean, or of the one that places most where that is to choose
+        (``tune.choice``); ``verdict``: one sentence; ``metric``, ``test_episodes``,
         ``seeds``; ``policy``: the run that is exported; ``missing``: a sentence on what was cut or failed.
     """
     if spec.finalists is None:
@@ -162,6 +165,11 @@ def compared(
         "test_episodes": episodes,
         "seeds": len(seeds),
     }
+    if spec.closed_loop is not None and spec.closed_loop.choose is not None:
+        acting = {each.name: [scored[each.name, seed] for seed in seeds] for each in there}
+        if (found := winner_by_acting(evaluator_name(spec.closed_loop.env), acting, first)) is not None:
+            winner, result["verdict"] = found
+            result["winner"] = winner
     result["policy"] = _exported(spec, [scored[winner, seed] for seed in seeds]) if winner is not None else None
     result["missing"] = _missing(wanted_runs(spec, chosen), scored, finalists)
     return result

@@ -225,8 +225,13 @@ def _finalist_lines(spec: SearchSpec, facts: Facts | None) -> Iterator[str]:
     if spec.finalists.seeds == 1:
         yield "  with one seed, the noise of training is in no interval"
     if spec.closed_loop is not None:
-        instances = len(spec.closed_loop.numbers)
+        instances, choose = len(spec.closed_loop.numbers), spec.closed_loop.choose
         yield f"  then each acts in {spec.closed_loop.env}: {counted(runs * instances, 'episode')}, {instances} each"
+        if choose is not None:
+            tries = max(1, len(choose.n_action_steps)) * len(choose.numbers)
+            yield from _wrapped(
+                f"what it achieves decides; so do the trials at the top rung before: {counted(tries, 'episode')} each"
+            )
 
 
 def _rounded(samples: float) -> int:

@@ -5,6 +5,7 @@
     trials/007/error.txt       the traceback of one that failed
     trials/007/outcome.json    how it ended; absent while it runs
     trials/007/closed_loop/    what evaluators said of it (tune.closed_loop)
+    trials/007/tried/          what it achieved when it acted to be chosen (tune.choice)
     finalists/...              the same of the finalists' runs
     sessions.jsonl             one line each time the study is started: when, and by which versions
 
@@ -21,7 +22,7 @@ from typing import Any
 
 from smolvla_core.errors import DataError
 from tune.clock import StudyClock, clock_of
-from tune.closed_loop import Achieved, achieved
+from tune.closed_loop import TRIED, Achieved, achieved
 
 TRIALS, FINALISTS = "trials", "finalists"
 SESSIONS = "sessions.jsonl"
@@ -85,7 +86,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """All that is known of a trial; ``achieved`` is what came of it when it acted, by evaluator."""
+    """All that is known of a trial.
+
+    ``achieved`` is what came of it when it acted, by evaluator; ``tried`` the same of each way of acting
+    that it was to be chosen by.
+    """
 
     number: int
     name: str | None
@@ -95,6 +100,7 @@ class TrialRecord:
     results: tuple[Result, ...] = ()
     outcome: Outcome | None = None
     achieved: tuple[Achieved, ...] = ()
+    tried: tuple[Achieved, ...] = ()
 
     def values(self, metric: str) -> dict[int, float]:
         """Samples seen -> the metric there, in the order of the reports."""
@@ -218,7 +224,8 @@ class Records:
             Result(**{**line, "curve": tuple(line.get("curve", ()))}) for line in _lines(folder / "results.jsonl")
         )
         number, name, started = head["number"], head["name"], head["time"]
-        return TrialRecord(number, name, head["params"], head["config"], started, results, outcome, achieved(folder))
+        acted = {"achieved": achieved(folder), "tried": achieved(folder, TRIED)}
+        return TrialRecord(number, name, head["params"], head["config"], started, results, outcome, **acted)
 
 
 def _end_of(trial: TrialRecord) -> float:

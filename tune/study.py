@@ -14,6 +14,7 @@ from ray.tune import Callback
 from tune import driver
 from tune.asha import RungScheduler
 from tune.capacity import concurrency
+from tune.choice import let_try
 from tune.closed_loop_runs import let_act
 from tune.console import Say, say_line
 from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
@@ -179,6 +180,13 @@ class Study:
         """Run the finalists, unless the search did not come to its end; the brake that ended the study."""
         if self.spec.finalists is None or brake.reason not in (None, *_ENDED_BY_TIME):
             return brake
+        closed_loop = self.spec.closed_loop
+        if closed_loop is not None and closed_loop.choose is not None:
+            choosing = Brake(brake.left, say=self.say)
+            with stopped_by_signals(choosing):
+                let_try(closed_loop, records, tracker, self.say, choosing)
+            if choosing.reason is not None:
+                return choosing
         runs = FixedRuns(
             spec=self.spec,
             resources=resources,
@@ -193,9 +201,9 @@ class Study:
         )
         after = Brake(brake.left, say=self.say)
         run_finalists(runs, records.trials(), session=session, limit=limit, brake=after)
-        if self.spec.closed_loop is not None:
+        if closed_loop is not None:
             with stopped_by_signals(after):
-                let_act(self.spec.closed_loop, runs.records, tracker, self.say, after)
+                let_act(closed_loop, runs.records, tracker, self.say, after)
         return after if after.reason is not None else brake
 
     def _searcher(self, recorded: Sequence[TrialRecord]) -> RungSearch:

@@ -1,7 +1,8 @@
 """What a study came to: the best trial, its gain over the baseline, how the trials ended.
 
 Trials are compared at equal budgets only: the best is chosen among those at the highest rung that
-any has reached, and the baseline's value is its own at that same rung.
+any has reached, and the baseline's value is its own at that same rung. Where all of those have acted
+to be chosen by it (``tune.choice``), what they achieved ranks them, and the metric only equals.
 """
 
 import math
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tune.closed_loop import best_try
 from tune.intervals import Errors, Interval, relative_gain
 from tune.records import Result, TrialRecord
 
@@ -184,12 +186,8 @@ def best_trial(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Seq
 
     A trial that failed does not count, whatever it scored before.
     """
-    for rung in reversed(rungs):
-        there = [s for s in (scored(trial, metric, rungs, rung) for trial in trials if not is_lost(trial)) if s]
-        if there:
-            sign = 1.0 if mode == "min" else -1.0
-            return min(there, key=lambda s: (sign * s.value, s.number))
-    return None
+    first = next(iter(ranked(trials, metric, mode, rungs)), None)
+    return _highest(first, metric, rungs) if first is not None else None
 
 
 def scored(trial: TrialRecord, metric: str, rungs: Sequence[int], rung: int) -> Scored | None:
@@ -216,13 +214,22 @@ def ranked(trials: Sequence[TrialRecord], metric: str, mode: str, rungs: Sequenc
     A failed one does not count.
     """
     sign = 1.0 if mode == "min" else -1.0
-    order: dict[int, tuple[int, float, int]] = {}
-    for rung in rungs:
-        for trial in trials:
-            at = None if is_lost(trial) else scored(trial, metric, rungs, rung)
-            if at is not None:
-                order[trial.number] = (-rung, sign * at.value, trial.number)
-    return sorted((trial for trial in trials if trial.number in order), key=lambda trial: order[trial.number])
+    found = [(trial, _highest(trial, metric, rungs)) for trial in trials if not is_lost(trial)]
+    there = [(trial, at) for trial, at in found if at is not None]
+    top = max((at.rung for _, at in there), default=0)
+    acted = all(trial.tried for trial, at in there if at.rung == top)
+
+    def order(pair: tuple[TrialRecord, Scored]) -> tuple[Any, ...]:
+        trial, at = pair
+        achieved = tuple(-share for share in best_try(trial.tried).order) if acted and at.rung == top else ()
+        return -at.rung, achieved, sign * at.value, trial.number
+
+    return [trial for trial, _ in sorted(there, key=order)]
+
+
+def _highest(trial: TrialRecord, metric: str, rungs: Sequence[int]) -> Scored | None:
+    """A trial at the highest rung that it has reached."""
+    return next((at for rung in reversed(rungs) if (at := scored(trial, metric, rungs, rung)) is not None), None)
 
 
 def is_lost(trial: TrialRecord) -> bool:

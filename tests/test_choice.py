@@ -1,0 +1,205 @@
+"""The closed loop as the top rung's objective: who acts, who is ranked by it, and who wins by it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from smolvla_core.errors import ConfigError
+from tests.stub import METRIC, stub_spec
+from tests.test_attach import Told, garden_results
+from tests.test_finalists import WARM, finalist, trial
+from tune.acted import acted
+from tune.choice import chosen_params, let_try, winner_by_acting
+from tune.closed_loop import TRIED, Achieved, achieved, read_results
+from tune.closed_loop_checks import refuse_unsuited
+from tune.finalists import compared, contenders
+from tune.plan import plan_lines
+from tune.ray_session import Brake
+from tune.records import Records, Result
+from tune.source import SpecError
+from tune.space import to_trial_config
+from tune.spec import ClosedLoop
+from tune.summary import best_trial, ranked
+
+CHOOSE = {"instances": "201-203", "n_action_steps": [2, 5]}
+POND = {"instances": "301-303", "choose": CHOOSE}
+RUNGS = (100, 300, 900)
+
+
+def spec_of(tmp_path, seeds=2, **choose):
+    changes = {"warm_start": WARM, "finalists": {"k": 1, "seeds": seeds}}
+    return stub_spec(tmp_path, closed_loop={**POND, "choose": CHOOSE | choose}, **changes)
+
+
+@pytest.fixture
+def acts(tmp_path):
+    """``acts([1, 0], steps)``: a way of acting that placed so many eggs on each instance."""
+
+    def make(eggs, steps=None, first=201) -> Achieved:
+        found = read_results(garden_results(tmp_path / "results", eggs, first, steps))
+        return Achieved(str(steps or "own"), (), found.rollouts, found.settings, 0.0)
+
+    return make
+
+
+def searched(first=(), second=(), third=()):
+    """By the metric trial 3 is the best of those at the top, then trial 0, then trial 1."""
+    return [
+        replace(trial(0, {100: 0.9, 900: 0.7}, name="quick_wins"), tried=tuple(first)),
+        replace(trial(1, {100: 0.9, 900: 0.8}, name="seed_baseline"), tried=tuple(second)),
+        trial(2, {100: 0.1}, "pruned"),
+        replace(trial(3, {100: 0.5, 900: 0.6}), tried=tuple(third)),
+    ]
+
+
+def test_what_the_trials_at_the_top_rung_achieve_ranks_them(acts):
+    def numbers(trials):
+        return [each.number for each in ranked(trials, METRIC, "min", RUNGS)]
+
+    assert numbers(searched()) == [3, 0, 1, 2]
+    placed, nothing = acts([1, 1, 0], 5), acts([0, 0, 0], 5)
+    assert numbers(searched([nothing], [nothing, placed], [nothing])) == [1, 3, 0, 2]  # equals go by the metric
+    assert best_trial(searched([nothing], [placed], [nothing]), METRIC, "min", RUNGS).number == 1
+    # while one of them has not acted there is nothing to rank by
+    assert numbers(searched([nothing], [placed])) == [3, 0, 1, 2]
+    # Q decides between those that place as many
+    near = replace(nothing, rollouts=tuple(replace(each, q=0.5) for each in nothing.rollouts))
+    assert numbers(searched([near], [nothing], [nothing])) == [0, 3, 1, 2]
+
+
+def test_a_finalist_acts_with_the_chunk_s_actions_that_achieved_most(tmp_path, acts):
+    spec = spec_of(tmp_path)
+    few, many = acts([1, 0, 0], 2), acts([1, 1, 0], 5)
+    trials = searched([few, many], [acts([1, 0, 0], 2), acts([1, 0, 0], 5)], [acts([1, 1, 1], 2), acts([0, 0, 0], 5)])
+    steps = {each.name: each.params["policy.n_action_steps"] for each in contenders(spec, trials)}
+    # of equals that which asks the policy least often
+    assert steps == {"seed_baseline": 5, "quick_wins": 5, "trial 3": 2}
+    best = contenders(spec, trials)[-1]
+    assert to_trial_config(spec, best.params).policy.n_action_steps == 2
+    # what was not tried is left as the trial has it
+    assert chosen_params(trials[2]) == trials[2].params
+    assert chosen_params(replace(trials[3], tried=(acts([1]),))) == trials[3].params
+    names = [row["name"] + ": " + row["evaluator"] for row in acted(None, trials, [])]
+    assert names[0] == "trial 0 (quick_wins): to choose, 2 actions of a chunk"
+    assert len(names) == 6
+
+
+def test_only_trials_at_the_top_act_each_way_once(tmp_path):
+    records, lines, tracker, asked = Records(tmp_path / "run"), [], Told(), []
+    for number, (samples, state, chunk) in enumerate(
+        [(900, "complete", 10), (100, "pruned", 10), (900, "complete", 4)]
+    ):
+        place = tmp_path / f"state{number}"
+        place.mkdir()
+        records.start_trial(number, None, {}, {"policy": {"chunk_size": chunk}})
+        records.add_result(number, Result({"samples_seen": samples, METRIC: 0.5}, checkpoint=str(place)))
+        records.end_trial(number, state, None)
+
+    def evaluate(policy, closed_loop, out, brake):
+        asked.append((closed_loop.n_action_steps, closed_loop.numbers))
+        out.mkdir(parents=True, exist_ok=True)
+        garden_results(out, [closed_loop.n_action_steps / 10] * 3, 201, closed_loop.n_action_steps)
+        document = json.loads((out / "results.json").read_text())
+        document["policy"]["asked_n_action_steps"] = closed_loop.n_action_steps
+        document["env"] = vars(closed_loop.environment)
+        (out / "results.json").write_text(json.dumps(document))
+
+    def write_policy(trial, records, out):
+        out.mkdir()
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tune.report.results.write_policy", write_policy)
+        let_try(ClosedLoop(**POND), records, tracker, lines.append, Brake(None), evaluate)
+        # the third trial's chunk has no 5 actions
+        assert asked == [(2, (201, 202, 203)), (5, (201, 202, 203)), (2, (201, 202, 203))]
+        assert lines[0] == "Closed loop: 2 trials of the top rung in garden, 3 instances each time"
+        assert lines[2] == "trial 0, 5 actions of a chunk: eggs_placed 50.0 % of 3 rollouts"
+        assert tracker.said[0]["tried/5/eggs_placed"] == 0.5
+        assert [each.evaluator for each in achieved(records.folder(0), TRIED)] == ["2", "5"]
+        assert not achieved(records.folder(1), TRIED)
+        assert records.trials()[0].achieved == ()  # it is no result that anybody reports of the trial
+
+        lines.clear()
+        let_try(ClosedLoop(**POND), records, tracker, lines.append, Brake(None), evaluate)
+        assert lines == []
+        others = ClosedLoop(**POND | {"choose": CHOOSE | {"instances": "201-202"}})
+        let_try(others, records, tracker, lines.append, Brake(None), evaluate)
+        assert len(lines) == 4
+        lines.clear()
+        let_try(ClosedLoop(), records, tracker, lines.append, Brake(None), evaluate)
+        assert lines == []
+
+
+def seeds_of(name, acts, *eggs, error=0.5):
+    """Trainings of a finalist that acted; without eggs one that has not."""
+    runs = []
+    for seed, placed in enumerate(eggs, 1):
+        run = finalist(seed, name, seed, [error, error], val=error)
+        own = (replace(acts(placed, 5, 301), evaluator="garden"),) if placed else ()
+        runs.append(replace(run, achieved=own))
+    return runs
+
+
+def test_the_finalist_that_places_most_wins_whatever_its_error(tmp_path, acts):
+    spec = spec_of(tmp_path)
+    base = seeds_of("seed_baseline", acts, [0, 0, 0], [0, 0, 1 / 3], error=0.1)
+    wins = seeds_of("quick_wins", acts, [0, 1 / 3, 0], [0, 0, 0], error=0.2)
+    best = seeds_of("trial 3", acts, [1, 2 / 3, 1], [1, 1, 1], error=0.9)
+    found = compared(spec, searched(), [*base, *wins, *best])
+    assert found["winner"] == "trial 3"
+    assert found["verdict"].startswith(
+        "trial 3 has the most eggs placed on 3 instances, over 2 training seeds: 94.4 %, +88.9 points ("
+    )
+    assert "chance" not in found["verdict"]
+    assert found["policy"]["number"] in (1, 2)
+    # one that has not acted leaves the decision to the test episodes
+    late = compared(spec, searched(), [*base, *wins, *seeds_of("trial 3", acts, [1, 1, 1], None, error=0.9)])
+    assert late["winner"] == "seed_baseline"
+    without = stub_spec(tmp_path, warm_start=WARM, finalists={"k": 1, "seeds": 2})
+    assert compared(without, searched(), [*base, *wins, *best])["winner"] == "seed_baseline"
+
+
+def test_the_verdict_says_what_the_gain_is_worth(acts):
+    def verdict(baseline="seed_baseline", **seeds):
+        return winner_by_acting("garden", {name: seeds_of(name, acts, *eggs) for name, eggs in seeds.items()}, baseline)
+
+    name, said = verdict(seed_baseline=[[1, 0, 1]], other=[[1, 1, 0]])
+    assert name == "seed_baseline"
+    assert said.endswith("66.7 %; it is the baseline: nothing better was found.")
+    name, said = verdict(seed_baseline=[[1, 0, 0]], other=[[0, 1, 1]])
+    assert name == "other"
+    assert said.endswith("over seed_baseline, which may be chance.")
+    assert verdict(None, other=[[0, 1, 1]])[1].endswith("there is no baseline to measure a gain against.")
+    assert verdict(seed_baseline=[[1, 0, 0]], other=[[0, 1]]) is None  # not the same instances
+    assert winner_by_acting("another", {"a": seeds_of("a", acts, [1])}, None) is None
+    assert winner_by_acting("garden", {}, None) is None
+
+
+def test_a_choice_that_cannot_be_is_refused_before_the_start(tmp_path):
+    def refused(message, **section):
+        with pytest.raises(ConfigError, match=message):
+            stub_spec(tmp_path, finalists={"k": 1}, closed_loop=section)
+
+    refused("instance 301 is among both instances and choose.instances", choose={"instances": "290-301"})
+    refused("choose.n_action_steps tries others", n_action_steps=4, choose=CHOOSE)
+    refused("different whole numbers", choose={"n_action_steps": [5, 5]})
+    refused("different whole numbers", choose={"n_action_steps": [0]})
+    refused("'9-7' runs backwards", choose={"instances": "9-7"})
+    refused("did you mean 'n_action_steps'", choose={"n_action_step": [2]})
+    assert ClosedLoop(choose={"instances": [5, 7]}).choose.numbers == (5, 7)
+    assert "30 episodes" in " ".join(plan_lines(spec_of(tmp_path, n_action_steps=list(range(1, 11))), None, ""))
+
+
+def test_a_chunk_that_has_none_of_the_actions_is_refused(eggs_root, cache_dir):
+    from smolvla_core.trial import prepare
+    from tests.core_fixtures import tiny_trial
+    from tests.fake_env import NAME
+
+    learner = prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, state__preset="top32")).learner
+    pond = ClosedLoop(env=NAME, choose={"n_action_steps": [4, 11]})
+    refuse_unsuited(pond, learner.interface, [learner.config])
+    far = ClosedLoop(env=NAME, choose={"n_action_steps": [11, 12]})
+    with pytest.raises(SpecError, match="has none that policy.chunk_size"):
+        refuse_unsuited(far, learner.interface, [learner.config])

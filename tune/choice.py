@@ -1,0 +1,108 @@
+"""The closed loop as the search's objective at its top rung (``closed_loop.choose``).
+
+Every trial that was trained to the end acts on instances of their own, with each number of actions of a
+chunk that is to be tried: only acting can see what that does. What they achieve ranks them
+(``tune.summary.ranked``), the best number is part of what a finalist is, and between the finalists, who
+act on other instances, the eggs that they place decide as well.
+
+    trials/007/tried/5/results.json    with 5 actions of each chunk; ``own`` where none is given
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tune.acted import WORDS, gain_over, points, trial_name
+from tune.closed_loop import TRIED, best_try, pooled
+from tune.closed_loop_runs import Act, Evaluate, act_in_turn, is_complete
+from tune.console import Say, counted
+from tune.ray_session import Brake
+from tune.records import Records, TrialRecord
+from tune.spec import ClosedLoop
+from tune.tracking import Tracker
+
+STEPS = "policy.n_action_steps"
+_OWN = "own"
+
+
+def let_try(
+    closed_loop: ClosedLoop,
+    records: Records,
+    tracker: Tracker,
+    say: Say,
+    brake: Brake,
+    evaluate: Evaluate | None = None,
+) -> None:
+    """Let the search's trials act that are to be chosen by it, and have not; the arguments are ``let_act``'s."""
+    choose = closed_loop.choose
+    if choose is None or brake.reason is not None:
+        return
+    acts = [
+        Act(trial, _who(trial, steps), trial.number, _trying(closed_loop, steps), TRIED, str(steps or _OWN))
+        for trial in records.trials()
+        if is_complete(trial)
+        for steps in _steps(closed_loop, trial)
+    ]
+    waiting = [act for act in acts if not act.is_done]
+    if waiting:
+        trials, count = len({act.run.number for act in waiting}), counted(len(choose.numbers), "instance")
+        say(f"Closed loop: {counted(trials, 'trial')} of the top rung in {closed_loop.env}, {count} each time")
+        act_in_turn(waiting, records, tracker, say, brake, evaluate)
+
+
+def chosen_params(trial: TrialRecord) -> Mapping[str, Any]:
+    """A trial's parameters, with the actions of a chunk that it achieved most with, where several were tried."""
+    steps = best_try(trial.tried).n_action_steps if len(trial.tried) > 1 else None
+    return trial.params if steps is None else {**trial.params, STEPS: steps}
+
+
+def winner_by_acting(
+    evaluator: str, seeds: Mapping[str, Sequence[TrialRecord]], baseline: str | None
+) -> tuple[str, str] | None:
+    """Which finalist places most, and a sentence on it; None where not all have acted on the same instances.
+
+    Args:
+        evaluator: whose results decide.
+        seeds: the trainings of each finalist.
+        baseline: its name.
+    """
+    runs = {name: [[a for a in run.achieved if a.evaluator == evaluator] for run in own] for name, own in seeds.items()}
+    achieved = {name: [one for acts in own for one in acts] for name, own in runs.items()}
+    asked = {tuple(r.instance for r in one.rollouts) for own in achieved.values() for one in own}
+    if len(asked) != 1 or not all(acts for own in runs.values() for acts in own):
+        return None
+    scores = {name: pooled(own) for name, own in achieved.items()}
+    winner = max(scores, key=lambda name: tuple(score.mean for score in scores[name].values()))
+    first, best = next(iter(scores[winner].items()))
+    where = f"{counted(len(asked.pop()), 'instance')}, over {counted(len(achieved[winner]), 'training seed')}"
+    said = f"{winner} has the most {WORDS[first]} on {where}: {100 * best.mean:.1f} %"
+    if baseline not in achieved:
+        return winner, f"{said}; there is no baseline to measure a gain against."
+    if winner == baseline:
+        return winner, f"{said}; it is the baseline: nothing better was found."
+    gain = gain_over(achieved[winner], achieved[baseline])
+    if gain is None:
+        return winner, f"{said}."
+    noise = "" if gain.sign > 0 else ", which may be chance"
+    return winner, f"{said}, {points(gain.to_dict())} over {baseline}{noise}."
+
+
+def _who(trial: TrialRecord, steps: int | None) -> str:
+    return trial_name(trial) + (f", {counted(steps, 'action')} of a chunk" if steps else "")
+
+
+def _trying(closed_loop: ClosedLoop, steps: int | None) -> ClosedLoop:
+    assert closed_loop.choose is not None
+    return closed_loop.model_copy(
+        update={
+            "instances": closed_loop.choose.instances,
+            "n_action_steps": closed_loop.n_action_steps if steps is None else steps,
+            "choose": None,
+        }
+    )
+
+
+def _steps(closed_loop: ClosedLoop, trial: TrialRecord) -> list[int | None]:
+    """Those to be tried that the trial's chunk has."""
+    assert closed_loop.choose is not None
+    chunk = int(trial.config["policy"]["chunk_size"])
+    return [steps for steps in closed_loop.choose.n_action_steps if steps <= chunk] or [None]
