@@ -3,70 +3,110 @@
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from subprocess import DEVNULL, Popen
 from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
 
 
+class Worker:
+    """A node that runs trials, started as on a machine of its own: ``ray start --block``."""
+
+    def __init__(self, address: str, cpus: int):
+        command = [str(Path(sys.executable).with_name("ray")), "start", f"--address={address}", f"--num-cpus={cpus}"]
+        small = ["--object-store-memory=100000000", "--block"]
+        self._process = Popen(command + small, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
+
+    @property
+    def raylet(self) -> int:
+        """The process whose children the node's trials are; 0 while it is being started."""
+        return next((pid for pid in self._processes() if _name_of(pid) == "raylet"), 0)
+
+    def kill(self) -> None:
+        """``kill -9`` of all its processes at once, as a machine that is switched off.
+
+        Workers left to themselves notice a second later that their raylet is gone, in which a short trial ends.
+        """
+        while found := self._processes():
+            for pid in found:
+                kill(pid)
+            self._process.poll()
+        self._process.wait()
+
+    def _processes(self) -> list[int]:
+        return [pid for pid in process_ids() if _stat_of(pid)[3:4] == [str(self._process.pid)]]
+
+
 class Nodes:
-    """A head that runs no trials, and worker nodes that do.
+    """A head that runs no trials, to which this process is connected, and worker nodes that do.
 
     Args:
-        workers: how many.
         cpus: of each worker.
     """
 
-    def __init__(self, workers: int, cpus: int = 1):
+    def __init__(self, cpus: int = 1):
         self._cpus = cpus
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        self.workers: list[Any] = [self._add() for _ in range(workers)]
-
-    def connect(self) -> None:
-        """Make this process the driver."""
+        self.workers: list[Worker] = []
         ray.init(address=self._cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
+    def wait(self) -> None:
+        """Wait until every worker has joined."""
+        wait_until(lambda: ray.cluster_resources().get("CPU", 0) == self._cpus * len(self.workers))
+
     def add(self) -> None:
-        """A new worker, as an autoscaler brings one."""
-        self.workers.append(self._add())
+        """A new worker, which joins some seconds later, as an autoscaler brings one; one at a time on one machine."""
+        self.workers.append(Worker(self._cluster.address, self._cpus))
 
-    def kill(self, node: Any) -> None:
-        """Take a worker away with all its processes, as a machine that is switched off."""
+    def kill(self, node: Worker) -> None:
+        """Take a worker away."""
         self.workers.remove(node)
-        raylet = raylet_of(node)
-        processes = [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if parent_of(pid) == raylet]
-        self._cluster.remove_node(node, allow_graceful=False)
-        for pid in processes:  # by themselves they notice a second later, in which a short trial comes to its end
-            kill(pid)
+        node.kill()
 
-    def node_of(self, pid: int) -> Any:
+    def node_of(self, pid: int) -> Worker:
         """The worker that a process runs on."""
-        return next(node for node in self.workers if raylet_of(node) == parent_of(pid))
+        return next(node for node in self.workers if node.raylet == parent_of(pid))
 
     def shut_down(self) -> None:
         """End all of it."""
         ray.shutdown()
+        for node in self.workers:
+            node.kill()
         self._cluster.shutdown()
 
-    def _add(self) -> Any:
-        return self._cluster.add_node(num_cpus=self._cpus)
 
-
-def raylet_of(node: Any) -> int:
-    """The process id of a node's raylet, whose children its workers are."""
-    return int(node.all_processes["raylet"][0].process.pid)
+def process_ids() -> list[int]:
+    """Of all processes on this machine."""
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
 
 
 def parent_of(pid: int) -> int:
     """The process that started another; 0 where it is gone."""
+    return int((_stat_of(pid)[1:2] or ["0"])[0])
+
+
+def _stat_of(pid: int) -> list[str]:
+    """State, parent, group, session ... of a process; nothing where it is gone, or waits to be forgotten."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return int(file.read().rpartition(")")[2].split()[1])
+            fields = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return []
+    return [] if fields[0] == "Z" else fields
+
+
+def _name_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+            return file.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def kill(pid: int) -> bool:
@@ -89,9 +129,11 @@ def wait_until(true: Any, seconds: float = 120.0) -> None:
 @contextmanager
 def nodes(workers: int, cpus: int = 1) -> Iterator[Nodes]:
     """A cluster to which this process is connected."""
-    cluster = Nodes(workers, cpus)
+    cluster = Nodes(cpus)
     try:
-        cluster.connect()
+        for _ in range(workers):
+            cluster.add()
+            cluster.wait()
         yield cluster
     finally:
         cluster.shut_down()

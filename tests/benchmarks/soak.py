@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from tests.cluster import Nodes, kill, nodes, parent_of, raylet_of
+from tests.cluster import Nodes, kill, nodes, parent_of, process_ids
 from tests.stub import METRIC, score, stub_spec, stub_trainable
 from tune.records import Records, TrialRecord
 from tune.study import Study
@@ -93,7 +93,7 @@ def _one_study(folder: Path, tally: Tally, cluster: Nodes) -> None:
 
     def say(line: str) -> None:
         tally.restarts += "restarts: " in line
-        if len(cluster.workers) < WORKERS:  # here, since Ray starts a node in a process's main thread alone
+        if len(cluster.workers) < WORKERS:
             cluster.add()
 
     Study(spec, run_dir, trainable=stub_trainable, say=say).run()
@@ -153,16 +153,9 @@ def _kill_at_random(cluster: Nodes, tally: Tally, options: argparse.Namespace, s
                 cluster.kill(draw.choice(cluster.workers))
                 tally.killed_nodes += 1
             continue
-        try:
-            raylets = {raylet_of(node) for node in cluster.workers}
-        except KeyError:  # one that is being started
-            continue
-        running = [pid for pid in _process_ids() if parent_of(pid) in raylets and _runs_a_trial(pid)]
+        raylets = {node.raylet for node in cluster.workers} - {0}
+        running = [pid for pid in process_ids() if parent_of(pid) in raylets and _runs_a_trial(pid)]
         tally.killed_trials += bool(running) and kill(draw.choice(running))
-
-
-def _process_ids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
 
 
 def _runs_a_trial(pid: int) -> bool:
