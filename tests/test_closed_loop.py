@@ -82,6 +82,16 @@ def test_each_place_in_a_forward_gives_the_same_bits(actor):
         np.testing.assert_array_equal(alone, together[number])
 
 
+def test_a_blind_policy_acts_as_one_that_is_shown_black_pictures(actor):
+    live = live_observation(1)
+    dark = {key: np.zeros_like(value) if key in CAMERAS.values() else value for key, value in live.items()}
+    seeing, blind = ActorPolicy(actor), ActorPolicy(actor, blind=True)
+    (in_the_dark,) = seeing.chunks([Request(0, 1, 0, dark)])
+    np.testing.assert_array_equal(blind.chunks([Request(0, 1, 0, live)])[0], in_the_dark)
+    assert (seeing.chunks([Request(0, 1, 0, live)])[0] != in_the_dark).any()
+    assert blind.describe()["blind"]
+
+
 def test_pictures_are_rendered_only_where_the_policy_looks():
     stage = Stage(SHORT)
     stage.do(Begin(0, 2))
@@ -174,7 +184,7 @@ def test_a_mistake_is_one_line(policy, tmp_path, capsys, monkeypatch):
     assert "there is no 'gardn'; give garden" in says(str(policy), "--env", "gardn")
     assert "cannot be imported" in says(str(policy), "--env", "no_such_package:Env")
     assert "has no 'Lake'" in says(str(policy), "--env", "tests.fake_env:Lake")
-    assert "a server is given them when it is started" in says("--policy", "nothing", "--n-action-steps", "3")
+    assert "a server is given them at its start" in says("--policy", "nothing", "--n-action-steps", "3")
     monkeypatch.setattr("smolvla_core.closed_loop.policies.WAIT_S", 0.0)
     assert "no policy server answers" in says("--policy-server", "ws://127.0.0.1:1", "--env", NAME)
     assert "is no address of a policy server" in says("--policy-server", "http://x", "--env", NAME)

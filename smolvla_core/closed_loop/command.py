@@ -68,7 +68,9 @@ def _policy(options: argparse.Namespace) -> "ChunkPolicy":
 
     device = device_of(options.device)
     return ActorPolicy(
-        load_actor(options.checkpoint, device, options.n_action_steps, options.instruction), options.seed
+        load_actor(options.checkpoint, device, options.n_action_steps, options.instruction),
+        options.seed,
+        options.blind,
     )
 
 
@@ -78,9 +80,9 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
     if len(given) != 1:
         found = " and ".join(given) or "none"
         raise ConfigError(f"one of CHECKPOINT, --policy and --policy-server says who acts; {found} is given")
-    if options.checkpoint is None and (options.n_action_steps or options.instruction):
+    if options.checkpoint is None and (options.n_action_steps or options.instruction or options.blind):
         raise ConfigError(
-            "--n-action-steps and --instruction are for a CHECKPOINT; a server is given them when it is started"
+            "--n-action-steps, --instruction and --blind are for a CHECKPOINT; a server is given them at its start"
         )
     for name in ("at_once", "jobs"):
         if getattr(options, name) < 1:
@@ -117,6 +119,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--api-key-env", metavar="NAME", help="environment variable with the server's key")
     parser.add_argument("--n-action-steps", type=int, metavar="N", help="actions of a chunk that are done")
     parser.add_argument("--instruction", metavar="TEXT", help="what the policy is told (default: as in training)")
+    parser.add_argument("--blind", action="store_true", help="black pictures: what it achieves without looking")
     parser.add_argument(
         "--picture-size", type=int, default=SMALL_PICTURES, metavar="PX", help="default: 96; 0 takes BEHAVIOR's sizes"
     )

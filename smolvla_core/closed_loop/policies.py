@@ -6,7 +6,7 @@ Each is asked for all environments at once, and answers with as many actions as 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,10 +58,14 @@ class ChunkPolicy(Protocol):
 
 @dataclass
 class ActorPolicy:
-    """A loaded policy. Its noise is a pure function of (seed, instance, chunk)."""
+    """A loaded policy. Its noise is a pure function of (seed, instance, chunk).
+
+    ``blind``: it is shown black pictures, which tells what it achieves without looking.
+    """
 
     actor: Actor
     seed: int = 0
+    blind: bool = False
     sees: bool = field(default=True, init=False)
 
     def chunks(self, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
@@ -71,6 +75,8 @@ class ActorPolicy:
         for start in range(0, len(requests), rows):
             part = requests[start : start + rows]
             observations = [_observation(self.actor, request) for request in part]
+            if self.blind:
+                observations = [_blinded(each) for each in observations]
             noise = self.actor.noise([asked_noise(0, self.seed, each.instance, each.chunk) for each in part])
             padding = rows - len(part)
             with _as_data_error():
@@ -89,6 +95,7 @@ class ActorPolicy:
             "chunk_size": actor.chunk_size,
             "hold": actor.hold,
             "instruction": actor.instruction,
+            "blind": self.blind,
         }
 
     def close(self) -> None:
@@ -172,6 +179,10 @@ class ServedPolicy:
 def _observation(actor: Actor, request: Request) -> Observation:
     with _as_data_error():
         return observed(request.live, tuple(actor.cameras))[0][0]
+
+
+def _blinded(observation: Observation) -> Observation:
+    return replace(observation, pictures={key: np.zeros_like(shown) for key, shown in observation.pictures.items()})
 
 
 @contextlib.contextmanager
