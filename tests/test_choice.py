@@ -83,6 +83,11 @@ def test_a_finalist_acts_with_the_chunk_s_actions_that_achieved_most(tmp_path, a
     names = [row["name"] + ": " + row["evaluator"] for row in acted(None, trials, [])]
     assert names[0] == "trial 0 (quick_wins): to choose, 2 actions of a chunk"
     assert len(names) == 6
+    rows = acted(None, [replace(trials[3], tried=(acts([1], 10), acts([1], 2)))], [])
+    assert [row["evaluator"] for row in rows] == [
+        "to choose, 2 actions of a chunk",
+        "to choose, 10 actions of a chunk",
+    ]
 
 
 def test_only_trials_at_the_top_act_each_way_once(tmp_path):

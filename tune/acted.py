@@ -46,7 +46,8 @@ def acted(
                 rows.append(_row(name, evaluator, seeds, gain))
     for trial in trials:
         rows += [_row(trial_name(trial), each.evaluator, [each], None) for each in trial.achieved]
-        rows += [_row(trial_name(trial), _tried(each), [each], None) for each in trial.tried]
+        tried = sorted(trial.tried, key=lambda each: each.n_action_steps or 0)
+        rows += [_row(trial_name(trial), _tried(each), [each], None) for each in tried]
     return rows
 
 
