@@ -3,10 +3,10 @@
 ``python -m tests.benchmarks.soak --minutes 30``
 
 The trials are stubs that report a formula; each kill takes a trial's process or a node with all that runs
-on it, and a killed node comes back. Studies run one after the other on the same cluster until the time is
-up. What must hold: every trial has ended, with the very values of its formula at each report; MLflow has one
-run of each, with every value once; the driver's memory does not grow. Exit code 1 where a trial was lost or
-changed, or a run is doubled.
+on it, and a killed node comes back. One study runs until the time is up, as a driver has one. What must hold:
+every trial has ended, but those that were running then, and has the very values of its formula at each report;
+MLflow has one run of each, with every value once; the driver's memory does not grow. Exit code 1 where a trial
+was lost or changed, or a run is doubled.
 """
 
 import argparse
@@ -28,15 +28,14 @@ from tests.stub import METRIC, score, stub_spec, stub_trainable
 from tune.records import Records, TrialRecord
 from tune.study import Study
 
-WORKERS, AT_ONCE, TRIALS_A_STUDY = 3, 6, 40
+WORKERS, AT_ONCE, MOST_TRIALS = 3, 6, 10_000
 KILL_EVERY_S, NODE_SHARE, SECONDS_A_REPORT = 6.0, 0.15, 0.2
 
 
 @dataclass
 class Tally:
-    """What was seen of all studies."""
+    """What was seen."""
 
-    studies: int = 0
     trials: int = 0
     reports: int = 0
     restarts: int = 0
@@ -46,11 +45,11 @@ class Tally:
     killed_trials: int = 0
     killed_nodes: int = 0
     memory: list[tuple[float, float]] = field(default_factory=list)
-    """(minutes since the start, the driver's resident megabytes) after each study."""
+    """(minutes since the start, the driver's resident megabytes), once a minute."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run studies until the time is up, and print what came of them."""
+    """Run a study until the time is up, and print what came of it."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
@@ -67,60 +66,61 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _soak(folder: Path, tally: Tally, options: argparse.Namespace) -> None:
-    began, stop = time.monotonic(), threading.Event()
+    stop = threading.Event()
     with nodes(WORKERS, cpus=AT_ONCE // WORKERS) as cluster:
         killer = threading.Thread(target=_kill_at_random, args=(cluster, tally, options, stop), daemon=True)
         killer.start()
-        while time.monotonic() < began + 60 * options.minutes:
-            _one_study(folder, tally, cluster)
-            tally.memory.append(((time.monotonic() - began) / 60, _resident_mb()))
-            print(_line(tally), flush=True)
+        _study(folder, tally, cluster, options.minutes)
         stop.set()
         killer.join()
 
 
-def _one_study(folder: Path, tally: Tally, cluster: Nodes) -> None:
-    run_dir = folder / f"study-{tally.studies:04d}"
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+def _study(folder: Path, tally: Tally, cluster: Nodes, minutes: float) -> None:
+    run_dir, uri, began = folder / "study", f"sqlite:///{folder / 'mlflow.db'}", time.monotonic()
     spec = stub_spec(
         folder,
-        study=f"soak{tally.studies}",
-        budget={"trials": TRIALS_A_STUDY},
+        budget={"trials": MOST_TRIALS, "hours": minutes / 60},
         max_concurrent=AT_ONCE,
-        tracking={"uri": uri, "experiment": f"soak{tally.studies}"},
-        seed=tally.studies,
+        tracking={"uri": uri, "experiment": "soak"},
     )
 
     def say(line: str) -> None:
         tally.restarts += "restarts: " in line
+        tally.trials += "started   " in line
+        if (time.monotonic() - began) / 60 >= len(tally.memory) + 1:
+            tally.memory.append(((time.monotonic() - began) / 60, _resident_mb()))
+            print(_line(tally), flush=True)
         if len(cluster.workers) < WORKERS:
             cluster.add()
 
     Study(spec, run_dir, trainable=stub_trainable, say=say).run()
-    tally.studies += 1
     recorded = {trial.number: trial for trial in Records(run_dir).trials()}
-    tally.trials += len(recorded)
-    for number in range(TRIALS_A_STUDY):
+    tally.trials = len(recorded)
+    ended = [trial for trial in recorded.values() if trial.outcome is not None]
+    if len(recorded) - len(ended) > AT_ONCE:
+        tally.lost.append(
+            f"{len(recorded) - len(ended)} trials have not ended, of which {AT_ONCE} may have been running"
+        )
+    for number in range(max(recorded) + 1):
         if fault := _fault_of(recorded.get(number)):
-            tally.lost.append(f"{run_dir.name}, trial {number}: {fault}")
-        else:
-            tally.reports += len(recorded[number].results)
-            tally.given_up += recorded[number].outcome.state == "failed"
-    tally.doubled += [f"{run_dir.name}: {fault}" for fault in _faults_in_mlflow(uri, spec.experiment, recorded)]
+            tally.lost.append(f"trial {number}: {fault}")
+    tally.reports = sum(len(trial.results) for trial in recorded.values())
+    tally.given_up = sum(trial.outcome.state == "failed" for trial in ended)
+    tally.doubled = _faults_in_mlflow(uri, spec.experiment, recorded)
 
 
 def _fault_of(trial: TrialRecord | None) -> str | None:
     """What is wrong with a trial's record; None where nothing is."""
     if trial is None:
         return "no record"
-    if trial.outcome is None:
-        return "never ended"
     samples = [result.samples_seen for result in trial.results]
     if samples != sorted(set(samples)):
         return f"reports at {samples}"
     point = (trial.params["weighting.alpha"], trial.params["optim.lr"], trial.params["optim.batch_size"])
     if trial.values(METRIC) != {seen: score(*point, seen) for seen in samples}:
         return "other values than its formula's"
+    if trial.outcome is None:
+        return None
     if trial.outcome.state == "complete" and samples != [100, 300, 900]:
         return f"complete after reports at {samples}"
     # a process that dies again and again without a report in between is given up, and says so
@@ -174,8 +174,8 @@ def _resident_mb() -> float:
 def _line(tally: Tally) -> str:
     minutes, memory = tally.memory[-1]
     return (
-        f"{minutes:5.1f} min  {tally.studies} studies  {tally.trials} trials  {tally.killed_trials} trials and "
-        f"{tally.killed_nodes} nodes killed  driver {memory:.0f} MB"
+        f"{minutes:5.1f} min  {tally.trials} trials  {tally.killed_trials} trials and {tally.killed_nodes} nodes killed  "
+        f"driver {memory:.0f} MB"
     )
 
 
@@ -183,21 +183,20 @@ def _summary(tally: Tally, minutes: float) -> list[str]:
     lines = [
         f"minutes              {minutes:.1f}",
         f"Ray                  {ray.__version__}, {WORKERS} nodes, {AT_ONCE} trials at once",
-        f"studies              {tally.studies}",
-        f"trials               {tally.trials} ({tally.reports} reports, {tally.trials / minutes:.0f} a minute)",
+        f"trials               {tally.trials} of one study ({tally.reports} reports, {tally.trials / minutes:.0f} a minute)",
         f"killed               {tally.killed_trials} trials, {tally.killed_nodes} nodes; {tally.restarts} restarts",
         f"given up             {tally.given_up} (died three times without a report in between, and recorded so)",
         f"lost or changed      {len(tally.lost)}",
         f"wrong in MLflow      {len(tally.doubled)}",
         *(f"  {fault}" for fault in (*tally.lost, *tally.doubled)[:20]),
     ]
-    if len(tally.memory) > 1:
-        # the first study loads what is loaded once
-        later = np.array(tally.memory[1:] if len(tally.memory) > 3 else tally.memory)
-        slope = np.polyfit(later[:, 0], later[:, 1], 1)[0]
+    if len(tally.memory) > 2:
+        half = np.array(tally.memory[len(tally.memory) // 2 :])  # what is loaded once is loaded by then
+        slope = np.polyfit(half[:, 0], half[:, 1], 1)[0]
+        at = [tally.memory[0], tally.memory[len(tally.memory) // 2], tally.memory[-1]]
         lines.append(
-            f"driver's memory      {tally.memory[0][1]:.0f} MB after the first study, {tally.memory[-1][1]:.0f} MB at "
-            f"the end, {slope:+.2f} MB a minute since the second"
+            f"driver's memory      {', '.join(f'{mb:.0f} MB after {minute:.0f} min' for minute, mb in at)}; "
+            f"{slope:+.2f} MB a minute in the second half"
         )
     return lines
 
