@@ -98,9 +98,7 @@ def _study(folder: Path, tally: Tally, cluster: Nodes, minutes: float) -> None:
     tally.trials = len(recorded)
     ended = [trial for trial in recorded.values() if trial.outcome is not None]
     if len(recorded) - len(ended) > AT_ONCE:
-        tally.lost.append(
-            f"{len(recorded) - len(ended)} trials have not ended, of which {AT_ONCE} may have been running"
-        )
+        tally.lost.append(f"{len(recorded) - len(ended)} trials have not ended; {AT_ONCE} may have been running")
     for number in range(max(recorded) + 1):
         if fault := _fault_of(recorded.get(number)):
             tally.lost.append(f"trial {number}: {fault}")
@@ -174,7 +172,7 @@ def _resident_mb() -> float:
 def _line(tally: Tally) -> str:
     minutes, memory = tally.memory[-1]
     return (
-        f"{minutes:5.1f} min  {tally.trials} trials  {tally.killed_trials} trials and {tally.killed_nodes} nodes killed  "
+        f"{minutes:5.1f} min  {tally.trials} trials  killed {tally.killed_trials} trials, {tally.killed_nodes} nodes  "
         f"driver {memory:.0f} MB"
     )
 
@@ -183,7 +181,7 @@ def _summary(tally: Tally, minutes: float) -> list[str]:
     lines = [
         f"minutes              {minutes:.1f}",
         f"Ray                  {ray.__version__}, {WORKERS} nodes, {AT_ONCE} trials at once",
-        f"trials               {tally.trials} of one study ({tally.reports} reports, {tally.trials / minutes:.0f} a minute)",
+        f"trials               {tally.trials} ({tally.reports} reports, {tally.trials / minutes:.0f} a minute)",
         f"killed               {tally.killed_trials} trials, {tally.killed_nodes} nodes; {tally.restarts} restarts",
         f"given up             {tally.given_up} (died three times without a report in between, and recorded so)",
         f"lost or changed      {len(tally.lost)}",
