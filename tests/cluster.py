@@ -1,8 +1,6 @@
 """A Ray cluster of several nodes on this machine, whose nodes and processes tests kill."""
 
 import logging
-import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +11,8 @@ from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
+
+from tests.processes import kill, name_of, parent_of, process_ids, session_of
 
 
 class Worker:
@@ -26,7 +26,7 @@ class Worker:
     @property
     def raylet(self) -> int:
         """The process whose children the node's trials are; 0 while it is being started."""
-        return next((pid for pid in self._processes() if _name_of(pid) == "raylet"), 0)
+        return next((pid for pid in self._processes() if name_of(pid) == "raylet"), 0)
 
     def kill(self) -> None:
         """``kill -9`` of all its processes at once, as a machine that is switched off.
@@ -40,7 +40,7 @@ class Worker:
         self._process.wait()
 
     def _processes(self) -> list[int]:
-        return [pid for pid in process_ids() if _stat_of(pid)[3:4] == [str(self._process.pid)]]
+        return [pid for pid in process_ids() if session_of(pid) == self._process.pid]
 
 
 class Nodes:
@@ -79,43 +79,6 @@ class Nodes:
         for node in self.workers:
             node.kill()
         self._cluster.shutdown()
-
-
-def process_ids() -> list[int]:
-    """Of all processes on this machine."""
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
-
-
-def parent_of(pid: int) -> int:
-    """The process that started another; 0 where it is gone."""
-    return int((_stat_of(pid)[1:2] or ["0"])[0])
-
-
-def _stat_of(pid: int) -> list[str]:
-    """State, parent, group, session ... of a process; nothing where it is gone, or waits to be forgotten."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [] if fields[0] == "Z" else fields
-
-
-def _name_of(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
-            return file.read().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def kill(pid: int) -> bool:
-    """``kill -9``; False where the process is gone."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def wait_until(true: Any, seconds: float = 120.0) -> None:

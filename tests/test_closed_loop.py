@@ -24,6 +24,7 @@ from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.live import CAMERAS, PROPRIOCEPTION
 from tests.fake_env import NAME, SHORT, Pond
 from tests.policy_server import live_observation, serving
+from tests.processes import lives
 from tests.test_serve import export
 
 CPU = torch.device("cpu")
@@ -222,18 +223,10 @@ def test_its_processes_end_with_a_killed_evaluation(tmp_path):
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
         deadline = 2400
-        while deadline and _lives(child):
+        while deadline and lives(child):
             deadline -= 1
             signal.sigtimedwait([], 0.05)
-        assert not _lives(child)
-
-
-def _lives(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+        assert not lives(child)
 
 
 def test_importing_the_worker_loads_no_torch():

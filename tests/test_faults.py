@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from smolvla_core.train import train
-from tests.cluster import kill, nodes
+from tests.cluster import nodes
 from tests.core_fixtures import tiny_trial
 from tests.mlflow_truth import assert_told_once
+from tests.processes import kill
 from tests.stub import METRIC, score, stub_spec, stub_trainable
 from tests.test_study import driver, story, wait_for_reports
 from tune.records import Records

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from smolvla_core.data.workers import each
+from tests.processes import lives
 
 
 def square(number):
@@ -27,10 +28,6 @@ def test_results_are_in_order_and_errors_come_through(workers):
     assert seen == [(done, 6) for done in range(7)]
     with pytest.raises(ValueError, match="unlucky"):
         each(square, range(10, 16), workers, lambda done, total: None)
-
-
-def alive(pid):
-    return Path(f"/proc/{pid}").is_dir() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for processes in /proc")
@@ -58,8 +55,8 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         parent.send_signal(signal.SIGKILL)
         parent.wait()
         deadline = time.monotonic() + 10
-        while any(map(alive, workers)) and time.monotonic() < deadline:
+        while any(map(lives, workers)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not any(map(alive, workers))
+        assert not any(map(lives, workers))
     finally:
         parent.kill()

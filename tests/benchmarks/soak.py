@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from tests.cluster import Nodes, kill, nodes, parent_of, process_ids
+from tests.cluster import Nodes, nodes
+from tests.processes import kill, parent_of, process_ids
 from tests.stub import METRIC, score, stub_spec, stub_trainable
 from tune.records import Records, TrialRecord
 from tune.study import Study
