@@ -21,14 +21,14 @@ from tests.test_report_page import Text, make_study
 from tune.attach import main
 from tune.closed_loop import achieved, attach, difference, pooled, read_results
 from tune.closed_loop_checks import refuse_environment, refuse_unsuited
-from tune.closed_loop_runs import let_act
+from tune.closed_loop_runs import finalists_acts, let_act
+from tune.closed_loop_spec import ClosedLoop
 from tune.finalists import study_summary
 from tune.ray_session import Brake
 from tune.records import FINALISTS, Records, Result
 from tune.report import closing_lines
 from tune.report.study_files import read_study
 from tune.source import SpecError
-from tune.spec import ClosedLoop
 from tune.tracking import NullTracker, make_tracker
 
 GARDEN = EnvSpec("garden", max_seconds=20.0)
@@ -227,10 +227,14 @@ def finalists(run_dir, checkpoint, names=("seed_baseline", "trial 2")):
     return records
 
 
+def all_act(closed_loop, records, *rest):
+    let_act(finalists_acts(closed_loop, records.trials()), records, *rest)
+
+
 def test_finalists_act_once_and_the_baseline_is_what_they_are_measured_against(study, state):
     pond = ClosedLoop(env=NAME, instances="1-6", picture_size=32, max_seconds=0.4, n_action_steps=4)
     records, tracker, lines = finalists(study, state), Told(), []
-    let_act(pond, records, tracker, lines.append, Brake(None))
+    all_act(pond, records, tracker, lines.append, Brake(None))
     assert lines[0] == f"Closed loop: 2 trainings of the finalists in {NAME}, 6 instances each"
     evaluator = "tests.fake_env_Pond"
     told = tracker.said["finalist 1"]
@@ -249,9 +253,9 @@ def test_finalists_act_once_and_the_baseline_is_what_they_are_measured_against(s
 
     # what has been done is not done again; another question is another evaluation
     lines.clear()
-    let_act(pond, records, tracker, lines.append, Brake(None))
+    all_act(pond, records, tracker, lines.append, Brake(None))
     assert lines == []
-    let_act(pond.model_copy(update={"n_action_steps": 2}), records, tracker, lines.append, Brake(None))
+    all_act(pond.model_copy(update={"n_action_steps": 2}), records, tracker, lines.append, Brake(None))
     assert len(lines) == 3
 
 
@@ -265,14 +269,14 @@ def test_one_that_cannot_act_is_a_line_and_the_end_of_time_ends_it(study, state,
         out.mkdir(parents=True)
         garden_results(out, [1.0])
 
-    let_act(ClosedLoop(), records, NullTracker(), lines.append, Brake(None), evaluate)
+    all_act(ClosedLoop(), records, NullTracker(), lines.append, Brake(None), evaluate)
     assert lines[1:] == ["finalist 0 (a): could not act: no", "finalist 1 (b): eggs_placed 100.0 % of 1 rollout"]
     lines.clear()
-    let_act(ClosedLoop(), records, NullTracker(), lines.append, Brake(-1.0), evaluate)
+    all_act(ClosedLoop(), records, NullTracker(), lines.append, Brake(-1.0), evaluate)
     assert lines[-1] == "The closed loop was ended (out of time); continue with --resume"
     bare = finalists(tmp_path / "other", tmp_path, ("a",))
     lines.clear()
-    let_act(ClosedLoop(), bare, NullTracker(), lines.append, Brake(None), evaluate)
+    all_act(ClosedLoop(), bare, NullTracker(), lines.append, Brake(None), evaluate)
     assert lines[1:] == ["finalist 0 (a): left no policy that could act"]
 
 

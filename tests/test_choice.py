@@ -10,16 +10,17 @@ from tests.stub import METRIC, stub_spec
 from tests.test_attach import Told, garden_results
 from tests.test_finalists import WARM, finalist, trial
 from tune.acted import acted
-from tune.choice import chosen_params, let_try, winner_by_acting
+from tune.choice import chosen_params, trials_acts, winner_by_acting
 from tune.closed_loop import TRIED, Achieved, achieved, read_results
 from tune.closed_loop_checks import refuse_unsuited
+from tune.closed_loop_runs import let_act
+from tune.closed_loop_spec import ClosedLoop
 from tune.finalists import compared, contenders
 from tune.plan import plan_lines
 from tune.ray_session import Brake
 from tune.records import Records, Result
 from tune.source import SpecError
 from tune.space import to_trial_config
-from tune.spec import ClosedLoop
 from tune.summary import best_trial, ranked
 
 CHOOSE = {"instances": "201-203", "n_action_steps": [2, 5]}
@@ -90,6 +91,10 @@ def test_a_finalist_acts_with_the_chunk_s_actions_that_achieved_most(tmp_path, a
     ]
 
 
+def try_all(closed_loop, records, *rest):
+    let_act(trials_acts(closed_loop, records.trials()), records, *rest)
+
+
 def test_only_trials_at_the_top_act_each_way_once(tmp_path):
     records, lines, tracker, asked = Records(tmp_path / "run"), [], Told(), []
     for number, (samples, state, chunk) in enumerate(
@@ -116,7 +121,7 @@ def test_only_trials_at_the_top_act_each_way_once(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tune.report.results.write_policy", write_policy)
-        let_try(ClosedLoop(**POND), records, tracker, lines.append, Brake(None), evaluate)
+        try_all(ClosedLoop(**POND), records, tracker, lines.append, Brake(None), evaluate)
         # the third trial's chunk has no 5 actions
         assert asked == [(2, (201, 202, 203)), (5, (201, 202, 203)), (2, (201, 202, 203))]
         assert lines[0] == "Closed loop: 2 trials of the top rung in garden, 3 instances each time"
@@ -127,13 +132,13 @@ def test_only_trials_at_the_top_act_each_way_once(tmp_path):
         assert records.trials()[0].achieved == ()  # it is no result that anybody reports of the trial
 
         lines.clear()
-        let_try(ClosedLoop(**POND), records, tracker, lines.append, Brake(None), evaluate)
+        try_all(ClosedLoop(**POND), records, tracker, lines.append, Brake(None), evaluate)
         assert lines == []
         others = ClosedLoop(**POND | {"choose": CHOOSE | {"instances": "201-202"}})
-        let_try(others, records, tracker, lines.append, Brake(None), evaluate)
+        try_all(others, records, tracker, lines.append, Brake(None), evaluate)
         assert len(lines) == 4
         lines.clear()
-        let_try(ClosedLoop(), records, tracker, lines.append, Brake(None), evaluate)
+        try_all(ClosedLoop(), records, tracker, lines.append, Brake(None), evaluate)
         assert lines == []
 
 

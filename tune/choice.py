@@ -13,40 +13,26 @@ from typing import Any
 
 from tune.acted import WORDS, gain_over, points, trial_name
 from tune.closed_loop import TRIED, best_try, pooled
-from tune.closed_loop_runs import Act, Evaluate, act_in_turn, is_complete
-from tune.console import Say, counted
-from tune.ray_session import Brake
-from tune.records import Records, TrialRecord
-from tune.spec import ClosedLoop
-from tune.tracking import Tracker
+from tune.closed_loop_runs import Act, is_complete
+from tune.closed_loop_spec import Choice, ClosedLoop
+from tune.console import counted
+from tune.records import TrialRecord
 
 STEPS = "policy.n_action_steps"
 _OWN = "own"
 
 
-def let_try(
-    closed_loop: ClosedLoop,
-    records: Records,
-    tracker: Tracker,
-    say: Say,
-    brake: Brake,
-    evaluate: Evaluate | None = None,
-) -> None:
-    """Let the search's trials act that are to be chosen by it, and have not; the arguments are ``let_act``'s."""
+def trials_acts(closed_loop: ClosedLoop, trials: Sequence[TrialRecord]) -> list[Act]:
+    """What the search's trials are to do, each that was trained to its end; nothing where acting does not choose."""
     choose = closed_loop.choose
-    if choose is None or brake.reason is not None:
-        return
-    acts = [
-        Act(trial, _who(trial, steps), trial.number, _trying(closed_loop, steps), TRIED, str(steps or _OWN))
-        for trial in records.trials()
+    if choose is None:
+        return []
+    return [
+        Act(trial, _who(trial, steps), trial.number, _trying(closed_loop, choose, steps), TRIED, str(steps or _OWN))
+        for trial in trials
         if is_complete(trial)
-        for steps in _steps(closed_loop, trial)
+        for steps in _steps(choose, trial)
     ]
-    waiting = [act for act in acts if not act.is_done]
-    if waiting:
-        trials, count = len({act.run.number for act in waiting}), counted(len(choose.numbers), "instance")
-        say(f"Closed loop: {counted(trials, 'trial')} of the top rung in {closed_loop.env}, {count} each time")
-        act_in_turn(waiting, records, tracker, say, brake, evaluate)
 
 
 def chosen_params(trial: TrialRecord) -> Mapping[str, Any]:
@@ -90,19 +76,12 @@ def _who(trial: TrialRecord, steps: int | None) -> str:
     return trial_name(trial) + (f", {counted(steps, 'action')} of a chunk" if steps else "")
 
 
-def _trying(closed_loop: ClosedLoop, steps: int | None) -> ClosedLoop:
-    assert closed_loop.choose is not None
-    return closed_loop.model_copy(
-        update={
-            "instances": closed_loop.choose.instances,
-            "n_action_steps": closed_loop.n_action_steps if steps is None else steps,
-            "choose": None,
-        }
-    )
+def _trying(closed_loop: ClosedLoop, choose: Choice, steps: int | None) -> ClosedLoop:
+    asked = closed_loop.n_action_steps if steps is None else steps
+    return closed_loop.model_copy(update={"instances": choose.instances, "n_action_steps": asked, "choose": None})
 
 
-def _steps(closed_loop: ClosedLoop, trial: TrialRecord) -> list[int | None]:
+def _steps(choose: Choice, trial: TrialRecord) -> list[int | None]:
     """Those to be tried that the trial's chunk has."""
-    assert closed_loop.choose is not None
     chunk = int(trial.config["policy"]["chunk_size"])
-    return [steps for steps in closed_loop.choose.n_action_steps if steps <= chunk] or [None]
+    return [steps for steps in choose.n_action_steps if steps <= chunk] or [None]

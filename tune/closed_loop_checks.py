@@ -8,8 +8,8 @@ from smolvla_core.config import TrialConfig
 from smolvla_core.errors import UserError
 from smolvla_core.live import camera_of
 from smolvla_core.r1pro import ACTION_WIDTH
+from tune.closed_loop_spec import ClosedLoop
 from tune.source import SpecError
-from tune.spec import ClosedLoop
 
 if TYPE_CHECKING:
     from smolvla_core.interface import Interface

@@ -10,58 +10,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from smolvla_core.errors import UserError
-from tune.closed_loop import FOLDER, achieved, evaluator_name
+from tune.closed_loop import FOLDER, TRIED, achieved, evaluator_name
+from tune.closed_loop_spec import ClosedLoop
 from tune.console import Say, counted
 from tune.ray_session import OUT_OF_TIME, Brake
 from tune.records import Records, TrialRecord
-from tune.spec import ClosedLoop
 from tune.tracking import Tracker
 
 Evaluate = Callable[[Path, ClosedLoop, Path, Brake], None]
 """(policy's folder, what it acts in, folder for the results, ended by): writes results, or raises."""
+_CALLED = {FOLDER: ("training", "finalists", "each"), TRIED: ("trial", "top rung", "each time")}
+"""What is kept in a folder of a record, in the line that announces it."""
 
 
 class Ended(Exception):  # noqa: N818 - no error: the study was ended
     """The brake was pulled, or the time is up."""
 
 
-def let_act(
-    closed_loop: ClosedLoop,
-    records: Records,
-    tracker: Tracker,
-    say: Say,
-    brake: Brake,
-    evaluate: Evaluate | None = None,
-) -> None:
-    """Evaluate those of the finalists' trainings that have not been, and tell the tracker.
-
-    A training whose policy fails at it is a line, and the others go on.
-
-    Args:
-        closed_loop: what they act in.
-        records: of the finalists.
-        tracker: of the study.
-        say: takes each line of progress.
-        brake: ends it; what is missing is done when the study is continued.
-        evaluate: to be given in tests.
-    """
-    name = evaluator_name(closed_loop.env)
-    acts = [
-        Act(run, f"finalist {run.number} ({run.name})", f"finalist {run.number}", closed_loop, FOLDER, name)
-        for run in records.trials()
-        if is_complete(run)
-    ]
-    waiting = [act for act in acts if not act.is_done]
-    if not waiting or brake.reason is not None:
-        return
-    count = counted(len(closed_loop.numbers), "instance")
-    say(f"Closed loop: {counted(len(waiting), 'training')} of the finalists in {closed_loop.env}, {count} each")
-    act_in_turn(waiting, records, tracker, say, brake, evaluate)
-
-
 @dataclass(frozen=True)
 class Act:
-    """One training that acts.
+    """One training that is to act.
 
     Attributes:
         run: its record.
@@ -90,11 +58,39 @@ class Act:
         return bool(same_steps and same_instances and found.settings["env"] == asdict(self.closed_loop.environment))
 
 
-def act_in_turn(
+def finalists_acts(closed_loop: ClosedLoop, trainings: Sequence[TrialRecord]) -> list[Act]:
+    """What the finalists' trainings are to do, each that was trained to its end."""
+    name = evaluator_name(closed_loop.env)
+    return [
+        Act(run, f"finalist {run.number} ({run.name})", f"finalist {run.number}", closed_loop, FOLDER, name)
+        for run in trainings
+        if is_complete(run)
+    ]
+
+
+def let_act(
     acts: Sequence[Act], records: Records, tracker: Tracker, say: Say, brake: Brake, evaluate: Evaluate | None = None
 ) -> None:
-    """Let each act, one after the other, and tell the tracker; see :func:`let_act`."""
-    for act in acts:
+    """Let those act that have not, one after the other, and tell the tracker.
+
+    A training whose policy fails at it is a line, and the others go on.
+
+    Args:
+        acts: all of one kind.
+        records: of their trainings.
+        tracker: of the study.
+        say: takes each line of progress.
+        brake: ends it; what is missing is done when the study is continued.
+        evaluate: to be given in tests.
+    """
+    waiting = [act for act in acts if not act.is_done]
+    if not waiting or brake.reason is not None:
+        return
+    noun, group, each_time = _CALLED[waiting[0].kept]
+    closed_loop, runs = waiting[0].closed_loop, counted(len({act.run.number for act in waiting}), noun)
+    count = counted(len(closed_loop.numbers), "instance")
+    say(f"Closed loop: {runs} of the {group} in {closed_loop.env}, {count} {each_time}")
+    for act in waiting:
         run, who = act.run, act.who
         try:
             if not _let_one_act(act, records, brake, evaluate or evaluate_policy):

@@ -18,11 +18,11 @@ from pydantic import (
     model_validator,
 )
 
-from smolvla_core.closed_loop.environment import AT_ONCE, GARDEN, SMALL_PICTURES, EnvSpec, parse_instances
 from smolvla_core.config import OptimConfig, Section
 from smolvla_core.config_errors import suggest
 from smolvla_core.config_values import parse_assignments
 from smolvla_core.errors import ConfigError
+from tune.closed_loop_spec import ClosedLoop
 from tune.parameters import CategoricalParam, FloatParam, IntParam, Param, Scalar
 from tune.source import Source, SpecError, assign, expand, read
 from tune.spec_errors import explained
@@ -33,7 +33,6 @@ __all__ = [
     "OBJECTIVE",
     "Asha",
     "Budget",
-    "ClosedLoop",
     "Finalists",
     "CategoricalParam",
     "FloatParam",
@@ -94,18 +93,6 @@ class Asha(Section):
     """eta: about one trial in eta goes on from a rung to the next."""
 
 
-def _joined(instances: Any) -> Any:
-    return ",".join(map(str, instances)) if isinstance(instances, list | tuple) else str(instances)
-
-
-def _instances(instances: str) -> str:
-    try:
-        parse_instances(instances)
-    except ConfigError as error:
-        raise ValueError(str(error).removeprefix("instances: ")) from None
-    return instances
-
-
 class Finalists(Section):
     """Who is trained again to the full budget, and scored on the test episodes.
 
@@ -115,82 +102,6 @@ class Finalists(Section):
     k: int = Field(ge=1)
     seeds: int = Field(default=3, ge=1)
     """Trainings of each, with seeds that the search has not used."""
-
-
-class Choice(Section):
-    """The trials at the top rung act before the finalists are chosen, and what they achieve ranks them."""
-
-    instances: str = Field(default="201-220", examples=["201-220"])
-    """None that the finalists act on: a policy that was chosen on them is flattered by them."""
-    n_action_steps: tuple[int, ...] = Field(default=(), examples=["[2, 5, 10]"])
-    """Actions of a chunk that are done before the policy is asked again: each trial acts with each of
-    those that its chunk has, and keeps the best. Empty: as the trial's policy has it."""
-
-    _as_text = field_validator("instances", mode="before")(_joined)
-    _numbers = field_validator("instances")(_instances)
-
-    @field_validator("n_action_steps")
-    @classmethod
-    def _steps(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
-        if any(step < 1 for step in steps) or len(set(steps)) < len(steps):
-            raise ValueError("must be different whole numbers from 1 on")
-        return steps
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Of the instances."""
-        return parse_instances(self.instances)
-
-
-class ClosedLoop(Section):
-    """What the finalists act in once they are trained, and on which instances; see ``smolvla_core.closed_loop``."""
-
-    env: str = GARDEN
-    """``garden``, or an environment of one's own as ``package.module:factory``."""
-    task: str | None = None
-    """Of the environment's. None: its own."""
-    instances: str = Field(default="301-340", examples=["301-340"])
-    picture_size: int | None = Field(default=SMALL_PICTURES, ge=16)
-    """Pixels to a side of all cameras. None: BEHAVIOR's 720 and 480."""
-    max_seconds: float | None = Field(default=None, gt=0)
-    """The longest an episode lasts. None: the environment's own."""
-    n_action_steps: int | None = Field(default=None, ge=1)
-    """Actions of a chunk that are done before the policy is asked again. None: the policy's own."""
-    instruction: str | None = None
-    """What the policy is told. None: what it was told in training, where that is one."""
-    at_once: int = Field(default=AT_ONCE, ge=1)
-    """Environments side by side."""
-    jobs: int = Field(default=1, ge=1)
-    """Processes that step them."""
-    choose: Choice | None = Field(default=None, examples=["{instances: 201-220, n_action_steps: [2, 5, 10]}"])
-    """Let the acting decide between the trials at the top rung, and between the finalists. None: the
-    objective and the test episodes do."""
-
-    _as_text = field_validator("instances", mode="before")(_joined)
-    _numbers = field_validator("instances")(_instances)
-
-    @model_validator(mode="after")
-    def _apart(self) -> Self:
-        if self.choose is None:
-            return self
-        if shared := sorted(set(self.choose.numbers) & set(self.numbers)):
-            raise ValueError(
-                f"instance {shared[0]} is among both instances and choose.instances; what is chosen on an instance is "
-                "not measured on it"
-            )
-        if self.n_action_steps is not None and self.choose.n_action_steps:
-            raise ValueError("n_action_steps is given, and choose.n_action_steps tries others; leave one of them out")
-        return self
-
-    @property
-    def environment(self) -> EnvSpec:
-        """What is acted in."""
-        return EnvSpec(self.env, self.picture_size, True, self.max_seconds, self.task)
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Of the instances."""
-        return parse_instances(self.instances)
 
 
 class Resources(Section):

@@ -14,8 +14,8 @@ from ray.tune import Callback
 from tune import driver
 from tune.asha import RungScheduler
 from tune.capacity import concurrency
-from tune.choice import let_try
-from tune.closed_loop_runs import let_act
+from tune.choice import trials_acts
+from tune.closed_loop_runs import finalists_acts, let_act
 from tune.console import Say, say_line
 from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
 from tune.fixed_runs import FixedRuns
@@ -184,7 +184,7 @@ class Study:
         if closed_loop is not None and closed_loop.choose is not None:
             choosing = Brake(brake.left, say=self.say)
             with stopped_by_signals(choosing):
-                let_try(closed_loop, records, tracker, self.say, choosing)
+                let_act(trials_acts(closed_loop, records.trials()), records, tracker, self.say, choosing)
             if choosing.reason is not None:
                 return choosing
         runs = FixedRuns(
@@ -203,7 +203,8 @@ class Study:
         run_finalists(runs, records.trials(), session=session, limit=limit, brake=after)
         if closed_loop is not None:
             with stopped_by_signals(after):
-                let_act(closed_loop, runs.records, tracker, self.say, after)
+                acts = finalists_acts(closed_loop, runs.records.trials())
+                let_act(acts, runs.records, tracker, self.say, after)
         return after if after.reason is not None else brake
 
     def _searcher(self, recorded: Sequence[TrialRecord]) -> RungSearch:
