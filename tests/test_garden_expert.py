@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from smolvla_core.garden import demonstration
 from smolvla_core.garden.baselines import main, run
 from smolvla_core.garden.demonstration import demonstrate
 from smolvla_core.garden.env import PROPRIO, GardenEnv
@@ -108,6 +109,13 @@ def test_what_was_meant_is_recorded_and_what_was_done_is_disturbed(env):
 
 def test_where_there_is_no_time_there_is_no_demonstration():
     assert demonstrate(GardenEnv(pictures=False, max_seconds=1.0), 29) is None
+
+
+def test_where_the_expert_fails_under_noise_it_tries_again_with_less(env, monkeypatch):
+    tried = []
+    monkeypatch.setattr(demonstration, "_perform", lambda env, instance, style, disturb: tried.append(disturb.amount))
+    assert demonstrate(env, 28, noise=0.7) is None
+    assert tried == pytest.approx([0.7] * 5 + [0.56, 0.42, 0.28, 0.14, 0.0])
 
 
 def test_baselines_are_one_line_of_json_each_and_refuse_wrong_options(capsys):

@@ -20,17 +20,23 @@ from smolvla_core.garden.tasks import TASKS
 from smolvla_core.garden.world import CONTROL_HZ, World
 from smolvla_core.r1pro import ACTION, ACTION_WIDTH, HANDS, RELEASES
 
-MOST_ATTEMPTS = 5
-"""A style in which the expert fails is drawn anew this often."""
+ATTEMPTS, CALMER_ATTEMPTS = 5, 5
+"""A style in which the expert fails is drawn anew; after the first attempts with less and less noise, then none."""
 _NOISE_LASTS_S = 0.4
 _NOISE = {"base": 0.20, "trunk": 0.02, "arm_left": 0.04, "arm_right": 0.04}
 """Standard deviation at full noise: m/s and rad/s of the base, rad of the joints. Grippers have none."""
 
 
 class Disturbance:
-    """Noise that comes and goes over a few tenths of a second (an Ornstein-Uhlenbeck process)."""
+    """Noise that comes and goes over a few tenths of a second (an Ornstein-Uhlenbeck process).
+
+    Args:
+        rng: its numbers.
+        amount: share of the full disturbance.
+    """
 
     def __init__(self, rng: np.random.Generator, amount: float):
+        self.amount = amount
         self._rng = rng
         self._deviation = np.zeros(ACTION_WIDTH)
         for group, size in _NOISE.items():
@@ -53,6 +59,8 @@ class Demonstration:
     instance: int
     attempt: int
     """0, or how many styles failed before."""
+    noise: float
+    """Share of the full disturbance."""
     recording: Recording
     done: NDArray[np.float32]
     """(T, 23) the actions as they were done."""
@@ -67,14 +75,15 @@ def demonstrate(
         env: without pictures.
         instance: its number.
         seed: of style and noise, together with the instance.
-        noise: share of the full disturbance.
+        noise: share of the full disturbance, in the first attempts.
         misses: share of demonstrations with a missed first grasp.
     """
-    for attempt in range(MOST_ATTEMPTS):
+    for attempt in range(ATTEMPTS + CALMER_ATTEMPTS):
         rng = np.random.default_rng([seed, instance, attempt])
-        performed = _perform(env, instance, draw_style(rng, misses), Disturbance(rng, noise))
+        calmed = noise * min(1.0, (ATTEMPTS + CALMER_ATTEMPTS - 1 - attempt) / CALMER_ATTEMPTS)
+        performed = _perform(env, instance, draw_style(rng, misses), Disturbance(rng, calmed))
         if performed is not None:
-            return Demonstration(env.task, instance, attempt, *performed)
+            return Demonstration(env.task, instance, attempt, calmed, *performed)
     return None
 
 

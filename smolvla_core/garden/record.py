@@ -115,7 +115,7 @@ def record_episode(out: Path, settings: Settings, ordinal: int) -> None:
         path = layout.episode_file(Path(), layout.VIDEO_PATH, number, key=layout.video_key("rgb", camera))
         with folder.placed(out, path) as staging:
             write_hevc(staging, film(env.world, shown, cameras, camera), layout.FPS)
-    extra = {"instance": instance, "attempt": shown.attempt, "seed": settings.seed, "noise": settings.noise}
+    extra = {"instance": instance, "attempt": shown.attempt, "seed": settings.seed, "noise": shown.noise}
     release.write_json(layout.episode_file(out, layout.ANNOTATION_PATH, number), release.annotation(recording, task))
     release.write_json(
         layout.episode_file(out, layout.METAINFO_PATH, number), release.metainfo(recording, task) | {"garden": extra}

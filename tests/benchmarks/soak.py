@@ -3,10 +3,10 @@
 ``python -m tests.benchmarks.soak --minutes 30``
 
 The trials are stubs that report a formula; each kill takes a trial's process or a node with all that runs
-on it, and a killed node comes back. One study runs until the time is up, as a driver has one. What must hold:
-every trial has ended, but those that were running then, and has the very values of its formula at each report;
-MLflow has one run of each, with every value once; the driver's memory does not grow. Exit code 1 where a trial
-was lost or changed, or a run is doubled.
+on it, and a killed node comes back. One study runs until the time is up, as a driver has one, and is then resumed
+without kills, which ends the trials that were running or waiting. What must hold: every trial has ended, and has the
+very values of its formula at each report; MLflow has one run of each, with every value once; the driver's memory
+does not grow. Exit code 1 where a trial was lost or changed, or a run is doubled.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from tests.cluster import Nodes, nodes
 from tests.processes import kill, parent_of, process_ids
 from tests.stub import METRIC, score, stub_spec, stub_trainable
 from tune.records import Records, TrialRecord
+from tune.spec import SearchSpec
 from tune.study import Study
 
 WORKERS, AT_ONCE, MOST_TRIALS = 3, 6, 10_000
@@ -41,6 +42,7 @@ class Tally:
     reports: int = 0
     restarts: int = 0
     given_up: int = 0
+    open: int = 0
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     killed_trials: int = 0
@@ -50,7 +52,7 @@ class Tally:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a study until the time is up, and print what came of it."""
+    """Run a study until the time is up, end it, and print what came of it."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
@@ -67,59 +69,64 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _soak(folder: Path, tally: Tally, options: argparse.Namespace) -> None:
-    stop = threading.Event()
+    run_dir, stop = folder / "study", threading.Event()
     with nodes(WORKERS, cpus=AT_ONCE // WORKERS) as cluster:
         killer = threading.Thread(target=_kill_at_random, args=(cluster, tally, options, stop), daemon=True)
         killer.start()
-        _study(folder, tally, cluster, options.minutes)
+        _run(run_dir, tally, cluster, {"trials": MOST_TRIALS, "hours": options.minutes / 60})
         stop.set()
         killer.join()
+        tally.open = sum(trial.outcome is None for trial in Records(run_dir).trials())
+        begun = max(trial.number for trial in Records(run_dir).trials()) + 1
+        _run(run_dir, tally, cluster, {"trials": begun}, resume=True)
+    _judge(run_dir, tally, begun)
 
 
-def _study(folder: Path, tally: Tally, cluster: Nodes, minutes: float) -> None:
-    run_dir, uri, began = folder / "study", f"sqlite:///{folder / 'mlflow.db'}", time.monotonic()
-    spec = stub_spec(
-        folder,
-        budget={"trials": MOST_TRIALS, "hours": minutes / 60},
-        max_concurrent=AT_ONCE,
-        tracking={"uri": uri, "experiment": "soak"},
-    )
+def _run(run_dir: Path, tally: Tally, cluster: Nodes, budget: dict[str, float], resume: bool = False) -> None:
+    """Run the study, bring killed nodes back, and sample the memory."""
+    began = time.monotonic()
 
     def say(line: str) -> None:
         tally.restarts += "restarts: " in line
         tally.trials += "started   " in line
-        if (time.monotonic() - began) / 60 >= len(tally.memory) + 1:
+        if not resume and (time.monotonic() - began) / 60 >= len(tally.memory) + 1:
             tally.memory.append(((time.monotonic() - began) / 60, _resident_mb()))
             print(_line(tally), flush=True)
         if len(cluster.workers) < WORKERS:
             cluster.add()
 
-    Study(spec, run_dir, trainable=stub_trainable, say=say).run()
+    Study(_spec(run_dir.parent, budget), run_dir, trainable=stub_trainable, say=say).run(resume)
+
+
+def _spec(folder: Path, budget: dict[str, float]) -> SearchSpec:
+    tracking = {"uri": f"sqlite:///{folder / 'mlflow.db'}", "experiment": "soak"}
+    return stub_spec(folder, budget=budget, max_concurrent=AT_ONCE, tracking=tracking)
+
+
+def _judge(run_dir: Path, tally: Tally, begun: int) -> None:
+    """Count what is wrong with the trials 0 to ``begun`` - 1."""
     recorded = {trial.number: trial for trial in Records(run_dir).trials()}
     tally.trials = len(recorded)
-    ended = [trial for trial in recorded.values() if trial.outcome is not None]
-    if len(recorded) - len(ended) > AT_ONCE:
-        tally.lost.append(f"{len(recorded) - len(ended)} trials have not ended; {AT_ONCE} may have been running")
-    for number in range(max(recorded) + 1):
+    for number in range(begun):
         if fault := _fault_of(recorded.get(number)):
             tally.lost.append(f"trial {number}: {fault}")
     tally.reports = sum(len(trial.results) for trial in recorded.values())
-    tally.given_up = sum(trial.outcome.state == "failed" for trial in ended)
-    tally.doubled = _faults_in_mlflow(uri, spec.experiment, recorded)
+    outcomes = [trial.outcome for trial in recorded.values() if trial.outcome is not None]
+    tally.given_up = sum(outcome.state == "failed" for outcome in outcomes)
+    spec = _spec(run_dir.parent, {"trials": begun})
+    tally.doubled = _faults_in_mlflow(spec.tracking.uri, spec.experiment, recorded)
 
 
 def _fault_of(trial: TrialRecord | None) -> str | None:
     """What is wrong with a trial's record; None where nothing is."""
-    if trial is None:
-        return "no record"
+    if trial is None or trial.outcome is None:
+        return "no record" if trial is None else "has not ended"
     samples = [result.samples_seen for result in trial.results]
     if samples != sorted(set(samples)):
         return f"reports at {samples}"
     point = (trial.params["weighting.alpha"], trial.params["optim.lr"], trial.params["optim.batch_size"])
     if trial.values(METRIC) != {seen: score(*point, seen) for seen in samples}:
         return "other values than its formula's"
-    if trial.outcome is None:
-        return None
     if trial.outcome.state == "complete" and samples != [100, 300, 900]:
         return f"complete after reports at {samples}"
     # a process that dies again and again without a report in between is given up, and says so
@@ -131,7 +138,7 @@ def _faults_in_mlflow(uri: str, experiment: str, recorded: dict[int, TrialRecord
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=1000)
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=MOST_TRIALS)
     numbers = sorted(int(run.data.tags["trial.number"]) for run in runs if "trial.number" in run.data.tags)
     faults = [] if numbers == sorted(recorded) else [f"MLflow has runs of trials {numbers}"]
     for run in runs:
@@ -185,6 +192,7 @@ def _summary(tally: Tally, minutes: float) -> list[str]:
         f"trials               {tally.trials} ({tally.reports} reports, {tally.trials / minutes:.0f} a minute)",
         f"killed               {tally.killed_trials} trials, {tally.killed_nodes} nodes; {tally.restarts} restarts",
         f"given up             {tally.given_up} (died three times without a report in between, and recorded so)",
+        f"open                 {tally.open} when the time was up, ended by a resumed study",
         f"lost or changed      {len(tally.lost)}",
         f"wrong in MLflow      {len(tally.doubled)}",
         *(f"  {fault}" for fault in (*tally.lost, *tally.doubled)[:20]),
