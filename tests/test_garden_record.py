@@ -18,6 +18,7 @@ from smolvla_core.data.behavior.importer import main as import_main
 from smolvla_core.data.video_files import frames_at, inspect_video
 from smolvla_core.garden import record as record_module
 from smolvla_core.garden.cameras import Cameras, NoDisplayError
+from smolvla_core.garden.demonstration import demonstrate
 from smolvla_core.garden.env import CAM_REL_POSES, PROPRIO, GardenEnv
 from smolvla_core.garden.folder import PARTS, held
 from smolvla_core.garden.record import Settings, main, record
@@ -314,6 +315,16 @@ def test_an_expert_that_fails_is_named_with_its_instance(tmp_path, capsys):
     needs_pictures()
     assert main([str(tmp_path / "new"), "--episodes", "1", "--picture-size", "32", "--max-seconds", "1"]) == 2
     assert "instance 1: the expert fails in every style; lower --noise, or raise --max-seconds" in one_line(capsys)
+
+
+def test_for_an_instance_that_the_expert_cannot_do_another_stands_in(tmp_path, monkeypatch):
+    needs_pictures()
+    monkeypatch.setattr(
+        record_module, "demonstrate", lambda env, number, **how: demonstrate(env, number, **how) if number > 5 else None
+    )
+    record(tmp_path / "new", Settings(episodes=1, first_instance=5, picture_size=32))
+    (meta,) = (tmp_path / "new").glob("meta/episodes/*/*.json")
+    assert json.loads(meta.read_text())["garden"]["instance"] == 1_000_005
 
 
 def test_without_egl_one_line_names_the_packages(tmp_path, capsys, monkeypatch):

@@ -30,12 +30,14 @@ from smolvla_core.data.workers import each
 from smolvla_core.errors import DataError
 from smolvla_core.garden import folder
 from smolvla_core.garden.cameras import Cameras
-from smolvla_core.garden.demonstration import demonstrate, film
+from smolvla_core.garden.demonstration import Demonstration, demonstrate, film
 from smolvla_core.garden.env import GardenEnv
 from smolvla_core.garden.robot import CAMERA_PIXELS
 from smolvla_core.garden.tasks import TASKS
 
 SMALLEST, LARGEST = 32, 720
+STAND_INS, FIRST_STAND_IN = 2, 1_000_000
+"""For an instance that the expert cannot do stand in those so many numbers on, where nobody evaluates."""
 CONTINUE = "run the same command again to go on"
 
 
@@ -46,7 +48,7 @@ class Settings:
     task: str = "hiding_easter_eggs"
     episodes: int = 200
     first_instance: int = 1
-    """Instances are numbered on from it, one an episode."""
+    """Instances are numbered on from it, one an episode; where the expert cannot do one, another stands in."""
     picture_size: int | None = 96
     """Pixels to a side of every camera; None takes BEHAVIOR's 720 and 480."""
     seed: int = 0
@@ -105,17 +107,15 @@ def _record(out: Path, settings: Settings, jobs: int, notify: Callable[[int, int
 def record_episode(out: Path, settings: Settings, ordinal: int) -> None:
     """Record one episode; its part appears when all of its files are there."""
     env, cameras = _stage(settings.task, settings.max_seconds, tuple(settings.pixels.items()))
-    task, instance = TASKS[settings.task].number, settings.first_instance + ordinal
+    task = TASKS[settings.task].number
     number = layout.episode_number(task, ordinal)
-    shown = demonstrate(env, instance, seed=settings.seed, noise=settings.noise, misses=settings.misses)
-    if shown is None:
-        raise DataError(f"instance {instance}: the expert fails in every style; lower --noise, or raise --max-seconds")
+    shown = _shown(env, settings, settings.first_instance + ordinal)
     recording = shown.recording
     for camera in settings.pixels:
         path = layout.episode_file(Path(), layout.VIDEO_PATH, number, key=layout.video_key("rgb", camera))
         with folder.placed(out, path) as staging:
             write_hevc(staging, film(env.world, shown, cameras, camera), layout.FPS)
-    extra = {"instance": instance, "attempt": shown.attempt, "seed": settings.seed, "noise": shown.noise}
+    extra = {"instance": shown.instance, "attempt": shown.attempt, "seed": settings.seed, "noise": shown.noise}
     release.write_json(layout.episode_file(out, layout.ANNOTATION_PATH, number), release.annotation(recording, task))
     release.write_json(
         layout.episode_file(out, layout.METAINFO_PATH, number), release.metainfo(recording, task) | {"garden": extra}
@@ -128,6 +128,19 @@ def record_episode(out: Path, settings: Settings, ordinal: int) -> None:
     }
     with folder.placed(out, folder.part(Path(), number, "json")) as staging:
         staging.write_text(json.dumps(row), encoding="utf-8")
+
+
+def _shown(env: GardenEnv, settings: Settings, instance: int) -> Demonstration:
+    """A demonstration of an instance, or of the one that stands in for it.
+
+    Raises:
+        DataError: the expert fails in all of them.
+    """
+    for number in range(instance, instance + STAND_INS * FIRST_STAND_IN + 1, FIRST_STAND_IN):
+        shown = demonstrate(env, number, seed=settings.seed, noise=settings.noise, misses=settings.misses)
+        if shown is not None:
+            return shown
+    raise DataError(f"instance {instance}: the expert fails in every style; lower --noise, or raise --max-seconds")
 
 
 def _complete(out: Path, settings: Settings, numbers: Sequence[int]) -> None:
