@@ -14,6 +14,7 @@ import ray
 from ray.tune import Stopper
 
 from smolvla_core.errors import ConfigError
+from tune import heap
 from tune.notice import GRACE_S, Notice
 
 _SETTINGS = {
@@ -40,6 +41,7 @@ def ray_session() -> Iterator[None]:
 
     Ray reads its settings from the environment; they are put back at the end.
     """
+    heap.keep_small()
     before = {name: os.environ.get(name) for name in _SETTINGS}
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     os.environ.update(_SETTINGS)

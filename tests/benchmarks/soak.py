@@ -26,6 +26,7 @@ import ray
 from tests.cluster import Nodes, nodes
 from tests.processes import kill, parent_of, process_ids
 from tests.stub import METRIC, score, stub_spec, stub_trainable
+from tune import heap
 from tune.records import Records, TrialRecord
 from tune.spec import SearchSpec
 from tune.study import Study
@@ -59,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--node-share", type=float, default=NODE_SHARE, help="of the kills (default %(default)s)")
     options = parser.parse_args(arguments)
     logging.getLogger("ray").setLevel(logging.ERROR)
+    heap.keep_small()  # as a study does before it starts Ray, which runs here already
     tally, began = Tally(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         (Path(folder) / "slow").write_text(str(SECONDS_A_REPORT))
