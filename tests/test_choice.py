@@ -10,7 +10,7 @@ from tests.stub import METRIC, stub_spec
 from tests.test_attach import Told, garden_results
 from tests.test_finalists import WARM, finalist, trial
 from tune.acted import acted
-from tune.choice import chosen_params, trials_acts, winner_by_acting
+from tune.choice import ASIDE, chosen_params, put_aside, trials_acts, winner_by_acting
 from tune.closed_loop import TRIED, Achieved, achieved, read_results
 from tune.closed_loop_checks import refuse_unsuited
 from tune.closed_loop_runs import let_act
@@ -140,6 +140,33 @@ def test_only_trials_at_the_top_act_each_way_once(tmp_path):
         lines.clear()
         try_all(ClosedLoop(), records, tracker, lines.append, Brake(None), evaluate)
         assert lines == []
+
+
+def test_what_is_no_longer_asked_for_ranks_nothing_and_is_kept(tmp_path):
+    records = Records(tmp_path / "run")
+    records.start_trial(0, None, {}, {"policy": {"chunk_size": 10}})
+    records.add_result(0, Result({"samples_seen": 900, METRIC: 0.5}))
+    records.end_trial(0, "complete", None)
+    for steps in (2, 5):
+        place = records.folder(0) / TRIED / str(steps)
+        place.mkdir(parents=True)
+        file = garden_results(place, [1, 0, 0], 201, steps)
+        document = json.loads(file.read_text())
+        document["policy"]["asked_n_action_steps"] = steps
+        document["env"] = vars(ClosedLoop().environment)
+        file.write_text(json.dumps(document))
+
+    def tried():
+        return [each.evaluator for each in records.trials()[0].tried]
+
+    put_aside(ClosedLoop(**POND), records)
+    assert tried() == ["2", "5"]
+    put_aside(ClosedLoop(**POND | {"choose": CHOOSE | {"n_action_steps": [5, 10]}}), records)
+    assert tried() == ["5"]
+    put_aside(ClosedLoop(**POND | {"choose": CHOOSE | {"instances": "201-202"}}), records)
+    assert tried() == []
+    assert len(list((records.folder(0) / ASIDE).glob("*/results.json"))) == 2
+    put_aside(None, records)
 
 
 def seeds_of(name, acts, *eggs, error=0.5):

@@ -6,6 +6,7 @@ chunk that is to be tried: only acting can see what that does. What they achieve
 act on other instances, the eggs that they place decide as well.
 
     trials/007/tried/5/results.json    with 5 actions of each chunk; ``own`` where none is given
+    trials/007/tried_before/           what was asked for before ``choose`` was changed
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,10 @@ from tune.closed_loop import TRIED, best_try, pooled
 from tune.closed_loop_runs import Act, is_complete
 from tune.closed_loop_spec import Choice, ClosedLoop
 from tune.console import counted
-from tune.records import TrialRecord
+from tune.records import Records, TrialRecord
 
 STEPS = "policy.n_action_steps"
+ASIDE = "tried_before"
 _OWN = "own"
 
 
@@ -33,6 +35,22 @@ def trials_acts(closed_loop: ClosedLoop, trials: Sequence[TrialRecord]) -> list[
         if is_complete(trial)
         for steps in _steps(choose, trial)
     ]
+
+
+def put_aside(closed_loop: ClosedLoop | None, records: Records) -> None:
+    """Move what trials achieved in ways that are not asked for out of what ranks them; nothing is deleted.
+
+    So it is where ``choose`` was changed before a study was resumed: other instances, or none at all.
+    """
+    trials = records.trials()
+    asked = trials_acts(closed_loop, trials) if closed_loop is not None else []
+    current = {(act.run.number, act.name) for act in asked if act.is_done}
+    for trial in trials:
+        for one in trial.tried:
+            if (trial.number, one.evaluator) not in current:
+                aside = records.folder(trial.number) / ASIDE / f"{one.evaluator}-{one.time:.0f}"
+                aside.parent.mkdir(exist_ok=True)
+                one.files[0].parent.rename(aside)
 
 
 def chosen_params(trial: TrialRecord) -> Mapping[str, Any]:

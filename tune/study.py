@@ -14,7 +14,7 @@ from ray.tune import Callback
 from tune import driver
 from tune.asha import RungScheduler
 from tune.capacity import concurrency
-from tune.choice import trials_acts
+from tune.choice import put_aside, trials_acts
 from tune.closed_loop_runs import finalists_acts, let_act
 from tune.console import Say, say_line
 from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
@@ -102,6 +102,7 @@ class Study:
         used = records.seconds_used()
         session = records.start_session(code_versions(), {"cpus": resources.cpus, "gpus": resources.gpus})
         settle(records, self.spec)
+        put_aside(self.spec.closed_loop, records)
         tracker = self._open_tracker(records, resume)
         hours = self.spec.budget.hours
         brake = Brake(
