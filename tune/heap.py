@@ -11,7 +11,7 @@ def keep_small() -> None:
     """Let all threads of this process share one heap that gives back what it no longer needs.
 
     Ray has some thirty threads in a driver. By itself glibc gives them up to eight heaps a core, in each of which
-    little pieces that live long keep large ones from being returned: 8 MB a minute where trials die every few
+    little pieces that live long keep large ones from being returned: 7 MB a minute where trials die every few
     seconds (docs/faults.md). To be called before the threads are there. Where the C library is another, nothing
     happens.
     """
