@@ -20,8 +20,8 @@ from smolvla_core.garden.tasks import TASKS
 from smolvla_core.garden.world import CONTROL_HZ, World
 from smolvla_core.r1pro import ACTION, ACTION_WIDTH, HANDS, RELEASES
 
-ATTEMPTS, CALMER_ATTEMPTS = 5, 5
-"""A style in which the expert fails is drawn anew; after the first attempts with less and less noise, then none."""
+NOISE_OF_ATTEMPTS = (1.0, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
+"""Share of the noise in each attempt: a style in which the expert fails is drawn anew, at last without any."""
 _NOISE_LASTS_S = 0.4
 _NOISE = {"base": 0.20, "trunk": 0.02, "arm_left": 0.04, "arm_right": 0.04}
 """Standard deviation at full noise: m/s and rad/s of the base, rad of the joints. Grippers have none."""
@@ -78,12 +78,11 @@ def demonstrate(
         noise: share of the full disturbance, in the first attempts.
         misses: share of demonstrations with a missed first grasp.
     """
-    for attempt in range(ATTEMPTS + CALMER_ATTEMPTS):
+    for attempt, share in enumerate(NOISE_OF_ATTEMPTS):
         rng = np.random.default_rng([seed, instance, attempt])
-        calmed = noise * min(1.0, (ATTEMPTS + CALMER_ATTEMPTS - 1 - attempt) / CALMER_ATTEMPTS)
-        performed = _perform(env, instance, draw_style(rng, misses), Disturbance(rng, calmed))
+        performed = _perform(env, instance, draw_style(rng, misses), Disturbance(rng, noise * share))
         if performed is not None:
-            return Demonstration(env.task, instance, attempt, calmed, *performed)
+            return Demonstration(env.task, instance, attempt, noise * share, *performed)
     return None
 
 

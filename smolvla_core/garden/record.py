@@ -36,7 +36,7 @@ from smolvla_core.garden.robot import CAMERA_PIXELS
 from smolvla_core.garden.tasks import TASKS
 
 SMALLEST, LARGEST = 32, 720
-STAND_INS, FIRST_STAND_IN = 2, 1_000_000
+STAND_INS = (1_000_000, 2_000_000)
 """For an instance that the expert cannot do stand in those so many numbers on, where nobody evaluates."""
 CONTINUE = "run the same command again to go on"
 
@@ -136,8 +136,8 @@ def _shown(env: GardenEnv, settings: Settings, instance: int) -> Demonstration:
     Raises:
         DataError: the expert fails in all of them.
     """
-    for number in range(instance, instance + STAND_INS * FIRST_STAND_IN + 1, FIRST_STAND_IN):
-        shown = demonstrate(env, number, seed=settings.seed, noise=settings.noise, misses=settings.misses)
+    for further in (0, *STAND_INS):
+        shown = demonstrate(env, instance + further, seed=settings.seed, noise=settings.noise, misses=settings.misses)
         if shown is not None:
             return shown
     raise DataError(f"instance {instance}: the expert fails in every style; lower --noise, or raise --max-seconds")

@@ -78,8 +78,8 @@ def _soak(folder: Path, tally: Tally, options: argparse.Namespace) -> None:
         _run(run_dir, tally, cluster, {"trials": MOST_TRIALS, "hours": options.minutes / 60})
         stop.set()
         killer.join()
-        tally.open = sum(trial.outcome is None for trial in Records(run_dir).trials())
-        begun = max(trial.number for trial in Records(run_dir).trials()) + 1
+        recorded = Records(run_dir).trials()
+        tally.open, begun = sum(trial.outcome is None for trial in recorded), max(t.number for t in recorded) + 1
         _run(run_dir, tally, cluster, {"trials": begun}, resume=True)
     _judge(run_dir, tally, begun)
 
