@@ -69,6 +69,10 @@ def test_a_study_compares_at_the_highest_rung_and_leaves_its_records(tmp_path):
     assert {number for number, state in states.items() if state.is_dir()} == complete
     kept = {path.resolve() for path in (tmp_path / "run" / "ray").rglob("checkpoint_*") if path.is_dir()}
     assert kept == {states[number].resolve() for number in complete}  # of each the last alone
+    (ray_state,) = (tmp_path / "run/ray").rglob("experiment_state-*.json")
+    in_ray = [state for state, _ in json.loads(ray_state.read_text())["trial_data"]]
+    assert len(in_ray) == 8
+    assert not any(b"RungSearch".hex() in state for state in in_ray), "each trial's state would hold all trials"
 
 
 def test_the_same_seed_gives_the_same_trials_and_another_seed_others(tmp_path):

@@ -57,8 +57,8 @@ def make_tuner(
             num_samples=count,
             max_concurrent_trials=limit,
             reuse_actors=True,
-            trial_name_creator=lambda trial: f"{noun}_{number(trial.trial_id):03d}",
-            trial_dirname_creator=lambda trial: f"{number(trial.trial_id):03d}",
+            trial_name_creator=_Name(f"{noun}_{{:03d}}", number),
+            trial_dirname_creator=_Name("{:03d}", number),
         ),
         run_config=ray_tune.RunConfig(
             name=session,
@@ -71,3 +71,24 @@ def make_tuner(
             verbose=0,
         ),
     )
+
+
+class _Name:
+    """What Ray calls a training, by its number.
+
+    Ray copies it deeply for every trial, as which a function stays the same, and pickles it into the state
+    that it writes of every trial: the searcher behind ``number`` holds all trials, so that with it those
+    states would grow as the square of their count.
+    """
+
+    def __init__(self, pattern: str, number: Callable[[str], int]):
+        self._pattern, self._number = pattern, number
+
+    def __call__(self, trial: Any) -> str:
+        return self._pattern.format(self._number(trial.trial_id))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_pattern": self._pattern}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Name":
+        return self
