@@ -8,11 +8,15 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, create_trial
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from tune.records import TrialRecord
 from tune.report.rungs import at_rung, fullest_rung
@@ -58,10 +62,10 @@ def importances(
         return f"at least {FEWEST} results of equal budget are needed to tell them from chance, and there are {have}"
     sign = 1.0 if mode == "min" else -1.0
     frozen = [
-        create_trial(
-            params={key: value for key, value in params[one.number].items() if key in space.distributions},
-            distributions={key: d for key, d in space.distributions.items() if key in params[one.number]},
-            value=sign * one.value,
+        _result(
+            {key: value for key, value in params[one.number].items() if key in space.distributions},
+            {key: d for key, d in space.distributions.items() if key in params[one.number]},
+            sign * one.value,
         )
         for one in results
     ]
@@ -71,6 +75,18 @@ def importances(
         return _importances(frozen, rung)
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+class _Result(FrozenTrial):
+    """A trial that is copied with its parts shared: a study copies each of its trials deeply, most of the work here."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Result":
+        return copy(self)
+
+
+def _result(params: dict[str, Any], distributions: dict[str, BaseDistribution], value: float) -> FrozenTrial:
+    now = datetime.now()  # a study takes no trial without
+    return _Result(0, TrialState.COMPLETE, value, now, now, params, distributions, {}, {}, {}, 0)
 
 
 def _importances(frozen: Sequence[FrozenTrial], rung: int) -> Importances | str:
