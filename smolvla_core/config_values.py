@@ -26,7 +26,17 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1's safe loader, which also reads ``1e-4`` and ``800_000`` as numbers."""
+    """YAML 1.1's safe loader, which also reads ``1e-4`` and ``800_000`` as numbers, and takes no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                problem = f"'{key.value}' stands here and in line {lines[key.value]}; remove one of them"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

@@ -22,9 +22,9 @@ class CriticalFrames:
 
 
 def critical_frames(
-    config: TrialConfig, dataset: Dataset, episodes: Sequence[int], part: str = "validation"
+    config: TrialConfig, dataset: Dataset, episodes: Sequence[int], part: str = "validation", rule: str | None = None
 ) -> CriticalFrames:
-    """Critical rows of ``episodes``, which are the ``part`` of the split.
+    """Critical rows of ``episodes``, which are the ``part`` of the split, by a rule: ``eval.critical`` unless given.
 
     ``annotation``: inside annotated picks and places. ``gripper``: near a gripper's motion.
     ``progress``: late in the episode. ``auto`` takes the first that the data has.
@@ -33,7 +33,7 @@ def critical_frames(
         ConfigError: the rule that was asked for cannot be applied to this dataset.
         DataError: no frame is critical.
     """
-    rule = config.eval.critical
+    rule = rule or config.eval.critical
     candidates = ("annotation", "gripper", "progress") if rule == "auto" else (rule,)
     finders = {"annotation": _annotated, "gripper": _near_gripper_motion, "progress": _late}
     for name in candidates:

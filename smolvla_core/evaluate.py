@@ -74,10 +74,12 @@ def evaluation_set(config: TrialConfig, dataset: Dataset, split: Split, part: Pa
     Raises:
         ConfigError, DataError: the rule for critical frames cannot be applied or finds none.
     """
-    episodes = split.val if part == "val" else split.test
-    if not episodes:
-        raise DataError("eval.test: there are no test episodes; set data.test_fraction above 0")
-    critical = critical_frames(config, dataset, episodes, _WORDS[part])
+    critical, episodes = critical_frames(config, dataset, split.val), split.val
+    if part == "test":
+        if not split.test:
+            raise DataError("eval.test: there are no test episodes; set data.test_fraction above 0")
+        # by the rule of the validation episodes: both numbers have one name, and one meaning
+        critical, episodes = critical_frames(config, dataset, split.test, "test", critical.rule), split.test
     chosen, anywhere = (
         choose_frames(_with_a_whole_step(config, dataset, rows, part), config.eval.frames, config.eval.seed)
         for rows in (critical.rows, dataset.rows_of(episodes))
@@ -153,7 +155,7 @@ def score(learner: Learner, maker: BatchMaker, frames: EvaluationSet, hands: tup
     """
     config, dataset = learner.config, maker.dataset
     steps = scored_steps(config, dataset.fps)
-    scale = error_scale(learner.interface.action.std)
+    scale = error_scale(learner.interface.action)
     rows = frames.rows
     learner.swap_ema()
     learner.policy.eval()

@@ -73,8 +73,6 @@ class _Pair(NamedTuple):
 
 def fast_path(policy: SmolVLAPolicy) -> tuple[bool, str]:
     """Whether the fast forward gives this policy's numbers, and why in a few words."""
-    if policy.config.adapt_to_pi_aloha:
-        return False, "the policy adapts Aloha's joints (adapt_to_pi_aloha)"
     if policy.config.rtc_config is not None:
         return False, "the policy chunks in real time (rtc_config)"
     trained = _trained_of_vlm(policy)

@@ -5,7 +5,6 @@ the *training* episodes, and stored with the trial's state, so that a policy can
 the dataset is not.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -133,10 +132,11 @@ def resolve_interface(
     poses = None if dataset.task_info is None else dataset.task_info[rows]
     features = resolve_features(config.state, selection.release, source, None if poses is None else poses.shape[1])
     raw = dataset.state[rows]
-    silent = next((episode for episode, task in enumerate(dataset.task) if not task.strip()), None)
-    if silent is not None:
-        raise DataError(f"{dataset.root}: episode {silent} has no instruction; add it to meta/tasks.parquet")
-    counted = Counter(dataset.task[episode] for episode in episodes)
+    silent = [which for which, text in enumerate(dataset.instructions) if not text.strip()]
+    if silent:
+        episode = dataset.episode[np.argmax(dataset.instruction == silent[0])]
+        raise DataError(f"{dataset.root}: episode {episode} has no instruction; add it to meta/tasks.parquet")
+    frames = np.bincount(dataset.instruction[rows], minlength=len(dataset.instructions))
     where = "data.cameras" if number == 0 and source.cameras is None else f"data.train.{number}.cameras"
     mapping = config.data.cameras if source.cameras is None else source.cameras
     cameras = _resolve_cameras(where, mapping, dataset, expected_cameras)
@@ -149,7 +149,7 @@ def resolve_interface(
         state=Moments.of(raw),
         seen=Moments.of(see(selection, features, raw, poses)),
         action=Moments.of(dataset.action[rows]),
-        instructions=tuple(task for task, _ in counted.most_common()),
+        instructions=tuple(dataset.instructions[i] for i in np.argsort(-frames, kind="stable") if frames[i]),
         fps=dataset.fps,
         robot_type=dataset.robot_type,
     )

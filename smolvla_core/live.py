@@ -61,6 +61,10 @@ def observed(live: Mapping[Any, Any], cameras: Sequence[str]) -> tuple[list[Obse
     state = _value(live, PROPRIOCEPTION)
     if state.ndim not in (1, 2) or state.size == 0 or state.dtype.kind != "f":
         raise ObservationError(f"'{PROPRIOCEPTION}' is {_form(state)}; it must be numbers of shape (R,) or (robots, R)")
+    if not np.isfinite(state).all():
+        raise ObservationError(
+            f"'{PROPRIOCEPTION}' holds {int((~np.isfinite(state)).sum())} values that are not finite"
+        )
     batched = state.ndim == 2
     pictures = {camera: _pictures(live, camera, len(state) if batched else None) for camera in cameras}
     poses = next((np.asarray(v) for k, v in live.items() if str(k).split("::")[-1].endswith(OBJECT_POSES)), None)

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.config import TrialConfig
+from smolvla_core.data.dataset import MIN_STD, Moments
 from smolvla_core.data.keyed import keyed_generator
 from smolvla_core.data.sampler import TIME_ALPHA, TIME_BETA, TIME_OFFSET, TIME_SCALE
 from smolvla_core.errors import ConfigError
 
 STD_FLOOR = 0.01
-"""A near-constant dim counts in units of at least this share of the median dim's deviation."""
+"""A dim that hardly varies counts in units of at least this share of the deviation of the median dim that varies."""
 
 _CHOICE, _NOISE, _TIME = 0, 1, 2  # streams of random numbers, independent by their key
 
@@ -79,10 +80,11 @@ def scored_steps(config: TrialConfig, fps: int) -> ScoredSteps:
     return ScoredSteps(frames // scored, scored, scored // stride)
 
 
-def error_scale(std: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Units of the error per action dim (A,): the training deviation, floored."""
-    median = float(np.median(std))
-    return np.maximum(std, STD_FLOOR * median if median > 0 else 1.0)
+def error_scale(action: Moments) -> NDArray[np.float64]:
+    """Units of the error per action dim (A,): the training deviation, floored; 1 for a constant dim, as in training."""
+    varies = action.max - action.min >= MIN_STD
+    floor = STD_FLOOR * float(np.median(action.std[varies])) if varies.any() else 0.0
+    return np.where(varies, np.maximum(action.std, floor), 1.0)
 
 
 def frame_errors(

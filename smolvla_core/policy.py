@@ -71,8 +71,7 @@ def check_policy(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
 
     Raises:
         ConfigError: the pretrained policy cannot be found, is no SmolVLA, or is too narrow for the
-            actions; ``policy.max_state_dim`` does not fit; or the instruction would be cut by the
-            tokenizer.
+            actions; or ``policy.max_state_dim`` does not fit.
     """
     smolvla = _tiny_config(config, interface) if config.policy.pretrained == TINY else _tuned_config(config, interface)
     if interface.action_width > smolvla.max_action_dim:
@@ -81,8 +80,6 @@ def check_policy(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
             f"{config.policy.pretrained} takes at most {smolvla.max_action_dim}"
         )
     state_dims(config.policy.max_state_dim, interface.state_width, smolvla.max_state_dim)
-    for instruction in interface.instructions:
-        refuse_cut_instruction(smolvla, instruction)
     return smolvla
 
 
@@ -184,6 +181,11 @@ def _tiny_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
 def _tuned_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
     smolvla = pretrained_config(config.policy.pretrained)
     assert isinstance(smolvla, SmolVLAConfig)
+    if smolvla.adapt_to_pi_aloha:
+        raise ConfigError(
+            f"policy.pretrained: {config.policy.pretrained} converts Aloha's joints as it acts (adapt_to_pi_aloha), "
+            "which is not trained here; give another policy"
+        )
     for name, value in _shared_settings(config.policy, interface).items():
         setattr(smolvla, name, value)
     smolvla.device = "cpu"

@@ -19,7 +19,7 @@ from smolvla_core.interface import Interface, resolve_interface
 from smolvla_core.kinematics import HandChain, hand_chains
 from smolvla_core.learner import Learner
 from smolvla_core.objective import scored_steps
-from smolvla_core.policy import check_policy
+from smolvla_core.policy import check_policy, refuse_cut_instruction
 from smolvla_core.pretrained import expected_cameras
 from smolvla_core.segments import gripper_dims
 from smolvla_core.weights import FrameWeights, frame_weights
@@ -100,7 +100,7 @@ def resolve(config: TrialConfig) -> Inputs:
     split = split_episodes(config.data, len(dataset.lengths))
     expected = expected_cameras(config.policy)
     interface = resolve_interface(config, dataset, split.train, expected)
-    check_policy(config, interface)
+    _check_policy(config, interface, dataset)
     main = _source(config, dataset, interface, split.train, 0)
     return Inputs(
         **vars(main),
@@ -126,12 +126,18 @@ def _companion(config: TrialConfig, number: int, main: Source, split: Split) -> 
             main.interface.action_width,
         )
         refuse_held_out_episodes(number, dataset, main.dataset, split)
-        check_policy(config, interface)
+        _check_policy(config, interface, dataset)
         return _source(config, dataset, interface, episodes, number)
     except ConfigError as error:
         if str(error).startswith(f"data.train.{number}"):
             raise
         raise ConfigError(f"data.train.{number} ({dataset.root}): {error}") from None
+
+
+def _check_policy(config: TrialConfig, interface: Interface, dataset: Dataset) -> None:
+    smolvla = check_policy(config, interface)
+    for instruction in dataset.instructions:  # those of held-out episodes too
+        refuse_cut_instruction(smolvla, instruction)
 
 
 def _source(

@@ -1,6 +1,7 @@
 """Small datasets and policies that tests make for themselves."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -13,11 +14,19 @@ FPS = 10
 INSTRUCTION = "Pick up the bottle on the table"
 
 
-def write_generic(root: Path, *, episodes: int = 6, frames: int = 24, state: int = 10, action: int = 4) -> Path:
+def write_generic(
+    root: Path,
+    *,
+    episodes: int = 6,
+    frames: int = 24,
+    state: int = 10,
+    action: int = 4,
+    instruction: Callable[[int, int], str] = lambda episode, step: INSTRUCTION,
+) -> Path:
     """A LeRobot v3.0 dataset of no robot in particular: two cameras stored as pictures.
 
     Later frames of an episode are darker, and the action follows the state, so that a policy has
-    something to learn.
+    something to learn. ``instruction`` is that of a frame, by its episode and number.
     """
     features = {
         "observation.state": {"dtype": "float32", "shape": (state,), "names": None},
@@ -37,7 +46,7 @@ def write_generic(root: Path, *, episodes: int = 6, frames: int = 24, state: int
         "local/generic", fps=FPS, features=features, root=root, robot_type="generic", use_videos=False
     )
     rng = np.random.default_rng(0)
-    for _ in range(episodes):
+    for episode in range(episodes):
         goal = rng.normal(size=state).astype(np.float32)
         for step in range(frames):
             share = step / frames
@@ -48,7 +57,7 @@ def write_generic(root: Path, *, episodes: int = 6, frames: int = 24, state: int
                     "action": (goal - position)[:action].astype(np.float32),
                     "observation.images.top": np.full((48, 64, 3), int(255 * (1 - share)), dtype=np.uint8),
                     "observation.images.wrist": rng.integers(0, 255, (32, 32, 3), dtype=np.uint8),
-                    "task": INSTRUCTION,
+                    "task": instruction(episode, step),
                 }
             )
         dataset.save_episode()

@@ -43,7 +43,7 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("smolvla_core
 def predict_with_stock_lerobot(folder, trial, rows, noise, tmp_path):
     """Actions (B, T, A) that a clean process predicts from the dataset's raw observations."""
     raw = {"observation.state": trial.dataset.state[rows], "noise": noise}
-    raw["task"] = np.array([trial.dataset.task[episode] for episode in trial.dataset.episode[rows]])
+    raw["task"] = np.array([trial.dataset.instructions[which] for which in trial.dataset.instruction[rows]])
     for view, camera in zip(trial.learner.interface.cameras, trial.maker.cameras, strict=True):
         raw[view.dataset_key] = camera.frames(rows).numpy().astype(np.float32) / 255
     np.savez(tmp_path / "inputs.npz", **raw)
@@ -71,7 +71,7 @@ def predict_from_checkpoint(folder, trial, rows, noise, changes=None):
     for dims, value in (changes or {}).items():
         state[:, dims] = value
     observation = {"observation.state": torch.from_numpy(state)}
-    observation["task"] = [trial.dataset.task[episode] for episode in trial.dataset.episode[rows]]
+    observation["task"] = [trial.dataset.instructions[which] for which in trial.dataset.instruction[rows]]
     if trial.dataset.task_info is not None:
         observation["observation.task_info"] = torch.from_numpy(trial.dataset.task_info[rows])
     for view, camera in zip(trial.learner.interface.cameras, trial.maker.cameras, strict=True):

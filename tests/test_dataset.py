@@ -9,13 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from lerobot.datasets.utils import BackwardCompatibilityError
+from packaging.version import Version
 
 from smolvla_core.config import DataConfig
 from smolvla_core.data.dataset import Moments, fingerprint, open_dataset, split_episodes
 from smolvla_core.data.pictures import Camera
-from smolvla_core.errors import DataError
+from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.train import main
+from smolvla_core.trial import prepare, resolve
 from tests.core_fixtures import tiny_trial
+from tests.datasets import write_generic
 
 
 def config(root, cache_dir, **values):
@@ -73,6 +77,52 @@ def test_pictures_are_the_recorded_ones(generic_root, cache_dir):
     assert frames[1].float().mean() == 255
     assert frames[0].float().mean() == int(255 * 0.5)
     assert frames[0].equal(frames[2])
+
+
+def test_pictures_of_one_task_are_of_its_episodes(tmp_path, cache_dir):
+    root = write_generic(tmp_path / "two", instruction=lambda episode, step: f"task {episode % 2}")
+    whole = open_dataset(config(root, cache_dir))
+    odd = open_dataset(DataConfig(train=({"root": str(root), "task": 1},), cache_dir=str(cache_dir)))
+    assert odd.recorded.tolist() == [1, 3, 5]
+    rows = np.array([0, 25, 71])
+    there = whole.rows_of((1, 3, 5))[rows]
+    assert odd.state[rows].tolist() == whole.state[there].tolist()
+    key = "observation.images.wrist"
+    assert Camera(odd, key).frames(rows).equal(Camera(whole, key).frames(there))
+
+
+def test_an_instruction_may_change_within_an_episode(tmp_path, cache_dir):
+    root = write_generic(tmp_path / "both", instruction=lambda episode, step: "pick" if step < 10 else "place")
+    trial = prepare(tiny_trial(root, cache_dir))
+    assert trial.dataset.instructions == ("pick", "place")
+    rows = np.array([0, 9, 10, 23])
+    batch = trial.maker.validation(rows, *(np.zeros((4, *shape), np.float32) for shape in ((8, 32), ())))
+    assert batch.tasks == ("pick", "pick", "place", "place")
+    assert trial.learner.interface.instructions == ("place", "pick")  # of most frames first
+
+
+def test_an_instruction_of_held_out_episodes_is_not_cut_either(tmp_path, cache_dir):
+    (held_out,) = split_episodes(config(tmp_path, cache_dir), 6).val
+    long = "go on " * 40
+    root = write_generic(tmp_path / "long", instruction=lambda episode, step: long if episode == held_out else "pick")
+    with pytest.raises(ConfigError, match="would be cut"):
+        resolve(tiny_trial(root, cache_dir))
+
+
+def test_a_rate_that_is_no_whole_number_is_refused(damaged, cache_dir):
+    info = json.loads((damaged / "meta/info.json").read_text())
+    (damaged / "meta/info.json").write_text(json.dumps(info | {"fps": 29.97}))
+    with pytest.raises(DataError, match="'fps' is 29.97; only whole numbers"):
+        open_dataset(config(damaged, cache_dir))
+
+
+def test_an_old_format_on_the_hub_is_refused_with_the_way_out(cache_dir, monkeypatch):
+    def refuse(repo_id):
+        raise BackwardCompatibilityError(repo_id, Version("2.1"))
+
+    monkeypatch.setattr("smolvla_core.data.reading.LeRobotDataset", refuse)
+    with pytest.raises(DataError, match="hf download --repo-type dataset me/old --local-dir FOLDER"):
+        open_dataset(DataConfig(train=({"repo_id": "me/old"},), cache_dir=str(cache_dir)))
 
 
 def test_fingerprint_follows_the_data(generic_root, cache_dir, damaged):

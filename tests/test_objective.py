@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from smolvla_core.config import TrialConfig
+from smolvla_core.data.dataset import Moments
 from smolvla_core.errors import ConfigError
 from smolvla_core.objective import (
     ScoredSteps,
@@ -36,8 +37,11 @@ def test_padding_is_left_out():
     assert frame_errors(predicted, actual, pad, np.array([1.0])) == pytest.approx([1.0])
 
 
-def test_near_constant_dims_are_floored():
-    assert error_scale(np.array([1.0, 2.0, 1e-9])) == pytest.approx([1.0, 2.0, 0.01])
+def test_dims_that_hardly_vary_are_floored_and_constant_ones_count_as_they_are_trained():
+    half = np.array([0.002, 0.002, 1e-5, *np.zeros(6)])
+    scale = error_scale(Moments.of(np.array([-half, half], dtype=np.float32)))
+    assert scale == pytest.approx([0.002, 0.002, 2e-5, *np.ones(6)])
+    assert error_scale(Moments.of(np.zeros((4, 3), np.float32))).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_energy_score_prefers_honest_spread_over_collapse():

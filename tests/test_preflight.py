@@ -264,7 +264,7 @@ BROKEN_DATA = {
     "an unknown task": (
         {"damage": of_task(99)},
         DATA,
-        "episode 0 is of task 99, which meta/tasks.parquet does not list; fetch the dataset again",
+        "frames are of task 99, which meta/tasks.parquet does not list; fetch the dataset again",
     ),
     "no instruction": (
         {"damage": instruction(" ")},

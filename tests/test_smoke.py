@@ -234,7 +234,7 @@ def test_the_second_demo_data_is_of_another_task(tmp_path, monkeypatch):
     from smolvla_core.data.dataset import open_dataset
 
     dataset = open_dataset(DataConfig(train=({"root": str(root)},)))
-    assert "mousetrap" in dataset.task[0]
+    assert "mousetrap" in dataset.instructions[0]
     assert dataset.state.shape[1] == 256
 
 

@@ -67,8 +67,8 @@ def test_merged_and_repeated_mappings():
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("a: 1\nb:\n  c: 1\n  c: 2\n", "x.yaml:4: b.c: stands here and in line 3; remove one of them"),
-        ("a: [{b: 1, b: 2}]\n", "x.yaml:1: a.0.b: stands here and in line 1"),
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", "x.yaml:4: not valid YAML: 'c' stands here and in line 3; remove one of them"),
+        ("a: [{b: 1, b: 2}]\n", "x.yaml:1: not valid YAML: 'b' stands here and in line 1"),
         ("a:\n  on: 1\n", "x.yaml:2: a.on: YAML reads this key as true or false, not as text; put it in quotes"),
         ("1.5: 1\n", "x.yaml:1: 1.5: YAML reads this key as a number"),
         ("~: 1\n", "x.yaml:1: ~: YAML reads this key as null"),

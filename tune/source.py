@@ -77,8 +77,6 @@ def _walk(node: Any, path: Path_, above: tuple[Any, ...], lines: dict[Path_, int
             where = f"{name}:{line}: {'.'.join(map(str, place))}"
             if key.tag not in _TEXT:
                 raise ConfigError(f"{where}: YAML reads this key as {_kind_of(key)}, not as text; put it in quotes")
-            if place in lines:
-                raise ConfigError(f"{where}: stands here and in line {lines[place]}; remove one of them")
             lines[place] = line
             _walk(value, place, (*above, node), lines, name)
     elif isinstance(node, yaml.SequenceNode):

@@ -37,11 +37,10 @@ class Instructions:
 
 def instructions_of(dataset: Dataset, processors: Processors, state_width: int) -> Instructions:
     """The instructions of a dataset's rows."""
-    distinct = sorted(set(dataset.task))
+    distinct = list(dataset.instructions)
     inputs = processors.pre({STATE: torch.zeros(len(distinct), state_width), "task": distinct})
-    of_episode = np.array([distinct.index(task) for task in dataset.task], dtype=np.int64)
     tokens, mask = inputs[OBS_LANGUAGE_TOKENS], inputs[OBS_LANGUAGE_ATTENTION_MASK].bool()
-    return Instructions(tokens.cpu(), mask.cpu(), of_episode[dataset.episode])
+    return Instructions(tokens.cpu(), mask.cpu(), dataset.instruction)
 
 
 @dataclass(frozen=True)

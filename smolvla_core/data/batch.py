@@ -179,7 +179,7 @@ class BatchMaker:
         return Batch(
             rows=torch.from_numpy(rows),
             step_rows=torch.from_numpy(step_rows),
-            tasks=tuple(self.dataset.task[episode] for episode in self.dataset.episode[rows]),
+            tasks=tuple(self.dataset.instructions[which] for which in self.dataset.instruction[rows]),
             images=frames.images,
             state=torch.from_numpy(self.interface.see(frames.state, frames.task_info)),
             action=torch.from_numpy(action),

@@ -5,7 +5,7 @@ Shapes: N frames of the dataset, E episodes, R raw state dims, A action dims, C 
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,10 @@ class Dataset:
     """(E,) first row of each episode."""
     lengths: NDArray[np.int64]
     """(E,) frames of each episode."""
-    task: tuple[str, ...]
-    """Instruction of each episode."""
+    instructions: tuple[str, ...]
+    """Each once, in alphabetical order."""
+    instruction: NDArray[np.int64]
+    """(N,) which of them a row has; it may change within an episode."""
     recorded: NDArray[np.int64]
     """(E,) the number of each episode in the dataset's files; another than its own where only one task is used."""
     task_info: NDArray[np.float32] | None = None
@@ -182,7 +184,7 @@ def open_dataset(config: DataConfig, number: int = 0) -> Dataset:
     return _open(as_read, config.cache_dir)
 
 
-@lru_cache(maxsize=4)
+@cache
 def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     root = locate(source, cache_dir)
     meta = read_metadata(source, root)
@@ -201,8 +203,22 @@ def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     task_info = matrix(table, TASK_INFO, root) if poses else None
     if task_info is not None:
         refuse_non_finite(task_info, TASK_INFO, episode, frame, root)
-    tasks = instructions_of(meta, table["task_index"].to_numpy()[starts], root)
-    dataset = Dataset(meta, root, state, action, timestamp, episode, frame, starts, lengths, tasks, recorded, task_info)
+    instructions, instruction = instructions_of(meta, table["task_index"].to_numpy(), root)
+    dataset = Dataset(
+        meta=meta,
+        root=root,
+        state=state,
+        action=action,
+        timestamp=timestamp,
+        episode=episode,
+        frame=frame,
+        starts=starts,
+        lengths=lengths,
+        instructions=instructions,
+        instruction=instruction,
+        recorded=recorded,
+        task_info=task_info,
+    )
     _refuse_missing_videos(dataset)
     return dataset
 

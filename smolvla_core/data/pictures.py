@@ -36,10 +36,12 @@ class Camera:
         return video_offsets(self.dataset, self.key)
 
     @cached_property
-    def _stored(self) -> pa.ChunkedArray:
+    def _stored(self) -> tuple[pa.ChunkedArray, NDArray[np.int64]]:
+        """The column in the files, and where in it each row stands: of the files' episodes some may not be used."""
         files = sorted((self.dataset.root / "data").rglob("*.parquet"))
-        tables = [pq.read_table(file, columns=[self.key], memory_map=True) for file in files]
-        return pa.concat_tables(tables)[self.key]
+        columns = [self.key, "episode_index"]
+        table = pa.concat_tables(pq.read_table(file, columns=columns, memory_map=True) for file in files)
+        return table[self.key], np.flatnonzero(np.isin(table["episode_index"].to_numpy(), self.dataset.recorded))
 
     def frames(self, rows: NDArray[np.int64]) -> Tensor:
         """Frames of some rows.
@@ -84,8 +86,9 @@ class Camera:
 
     def _from_parquet(self, rows: NDArray[np.int64]) -> Tensor:
         pictures = []
+        column, places = self._stored
         for row in rows:
-            stored = self._stored[int(row)].as_py()
+            stored = column[int(places[row])].as_py()
             try:
                 data = stored["bytes"] or inside(self.dataset.root, stored["path"]).read_bytes()
                 picture = np.asarray(Image.open(BytesIO(data)).convert("RGB"))

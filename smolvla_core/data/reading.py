@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from lerobot.datasets import LeRobotDataset
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.utils import CompatibilityError
 from numpy.typing import NDArray
 
 from smolvla_core.config import DatasetSource
@@ -37,8 +38,9 @@ def locate(source: DatasetSource, cache_dir: str | None) -> Path:
         raise DataError(f"data.train: {root} holds no meta/info.json; is it the dataset's own folder?")
     try:
         info = json.loads(info_file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{info_file}: not valid JSON (line {error.lineno}); fetch the file again") from None
+    except ValueError as error:
+        where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{info_file}: not valid JSON{where}; fetch the file again") from None
     fps = info.get("fps") if isinstance(info, dict) else None
     if not isinstance(fps, int | float) or fps <= 0:
         raise DataError(
@@ -51,6 +53,11 @@ def locate(source: DatasetSource, cache_dir: str | None) -> Path:
 def _downloaded(repo_id: str) -> Path:
     try:
         return Path(LeRobotDataset(repo_id).root)
+    except CompatibilityError:
+        raise DataError(
+            f"data.train: {repo_id} is in a version of LeRobot's format that cannot be fetched so; download its "
+            f"folder (hf download --repo-type dataset {repo_id} --local-dir FOLDER) and give 'root: FOLDER'"
+        ) from None
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
         raise DataError(
             f"data.train: {repo_id} cannot be fetched ({_first_line(error)}); "
@@ -75,6 +82,11 @@ def read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
         meta = LeRobotDatasetMetadata(source.repo_id or f"local/{root.name}", root=root)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DataError(f"{root / 'meta'}: cannot be read: {_first_line(error)}; fetch the dataset again") from None
+    if meta.fps != int(meta.fps):
+        raise DataError(
+            f"{root / 'meta/info.json'}: 'fps' is {meta.fps}; only whole numbers can be trained on, resample the "
+            "dataset, or correct the number where it was meant to be one"
+        )
     for key in (STATE, ACTION):
         if key not in meta.features:
             raise DataError(f"{root}: the dataset has no '{key}'; it has {', '.join(sorted(meta.features))}")
@@ -101,16 +113,20 @@ def episodes_of(meta: LeRobotDatasetMetadata, task: int | None, root: Path) -> N
     return np.asarray(found, dtype=np.int64)
 
 
-def instructions_of(meta: LeRobotDatasetMetadata, task_index: NDArray[np.int64], root: Path) -> tuple[str, ...]:
-    """The instruction of each episode, by its task."""
+def instructions_of(
+    meta: LeRobotDatasetMetadata, task_index: NDArray[np.int64], root: Path
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The instructions of the rows' tasks (N,), each once; and which of them each row has (N,)."""
     names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
-    unknown = next((episode for episode, index in enumerate(task_index) if int(index) not in names), None)
-    if unknown is not None:
+    tasks, of_row = np.unique(task_index, return_inverse=True)
+    unknown = [int(task) for task in tasks if int(task) not in names]
+    if unknown:
         raise DataError(
-            f"{root}: episode {unknown} is of task {task_index[unknown]}, which meta/tasks.parquet does not list; "
-            "fetch the dataset again"
+            f"{root}: frames are of task {unknown[0]}, which meta/tasks.parquet does not list; fetch the dataset again"
         )
-    return tuple(names[int(index)] for index in task_index)
+    distinct = sorted({names[int(task)] for task in tasks})
+    places = np.array([distinct.index(names[int(task)]) for task in tasks], dtype=np.int64)
+    return tuple(distinct), places[of_row]
 
 
 def read_columns(
