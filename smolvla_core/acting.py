@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.processor import TokenizerProcessorStep
+from lerobot.processor.pipeline import ProcessorMigrationError
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -31,7 +32,7 @@ from smolvla_core.instructions import RememberingTokenizer
 from smolvla_core.learner import pick_device
 from smolvla_core.live import CAMERAS, CONTROL_HZ, Observation, ObservationError, camera_of, state_of
 from smolvla_core.policy import Processors, SmolVLAPolicy, refuse_cut_instruction, with_weights
-from smolvla_core.pretrained import pretrained_config, weights_file
+from smolvla_core.pretrained import first_line, pretrained_config, weights_file
 from smolvla_core.r1pro import ACTION_WIDTH
 
 NoiseKey = tuple[int, ...]
@@ -264,7 +265,13 @@ def _processors(folder: Path, config: Any, device: torch.device) -> Processors:
         "device_processor": {"device": str(device)},
         "tokenizer_processor": {"tokenizer_name": config.vlm_model_name},
     }
-    pre, post = make_pre_post_processors(config, str(folder), preprocessor_overrides=overrides)
+    try:
+        pre, post = make_pre_post_processors(config, str(folder), preprocessor_overrides=overrides)
+    except (OSError, ValueError, ProcessorMigrationError) as error:
+        raise ConfigError(
+            f"{folder}: its processors cannot be loaded ({first_line(error)}); give a folder with "
+            "policy_preprocessor.json and policy_postprocessor.json, such as RUN/best"
+        ) from None
     for step in pre.steps:
         if isinstance(step, TokenizerProcessorStep):
             step.input_tokenizer = RememberingTokenizer(step.input_tokenizer)

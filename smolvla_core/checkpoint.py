@@ -107,6 +107,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises:
         DamagedStateError: the folder holds no complete state.
     """
+    _put_back(folder)
     file = folder / STATE_FILE
     if not file.is_file() or not (folder / TENSORS_FILE).is_file():
         raise DamagedStateError(f"{folder}: holds no trial state ({STATE_FILE} and {TENSORS_FILE})")
@@ -161,7 +162,8 @@ def export_policy(state_folder: Path, out: Path) -> None:
 
     staging = _staging(out)
     if (vlm := local_vlm(exported)) is not None:
-        shutil.copytree(vlm, staging / VLM_FOLDER)
+        weights_too = () if exported.load_vlm_weights else ("*.safetensors", "*.bin", "*.pt", "*.pth")
+        shutil.copytree(vlm, staging / VLM_FOLDER, ignore=shutil.ignore_patterns(*weights_too))
         point_at_vlm(exported, processors, str(out.absolute() / VLM_FOLDER))
     policy.save_pretrained(staging, state_dict={name: value.contiguous() for name, value in weights.items()})
     exported.save_pretrained(staging)
@@ -225,8 +227,10 @@ def _readme(card: Mapping[str, Any], carries_vlm: bool) -> str:
         f"Hold each action for {card['action_s']:.4g} s.",
         "```python\nfrom lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy\n"
         "from lerobot.policies.factory import make_pre_post_processors\n\n"
-        'policy = SmolVLAPolicy.from_pretrained("THIS_FOLDER")\n'
-        'preprocess, postprocess = make_pre_post_processors(policy.config, "THIS_FOLDER")\n'
+        'device = "cpu"  # or cuda\n'
+        'policy = SmolVLAPolicy.from_pretrained("THIS_FOLDER").to(device)\n'
+        'on = {"device_processor": {"device": device}}\n'
+        'preprocess, postprocess = make_pre_post_processors(policy.config, "THIS_FOLDER", preprocessor_overrides=on)\n'
         "action = postprocess(policy.select_action(preprocess(observation)))\n```",
     ]
     if card["state_features"]:
@@ -264,12 +268,28 @@ def _staging(folder: Path) -> Path:
 
 
 def _publish(staging: Path, folder: Path) -> None:
+    """Let a folder appear whole, in place of one that may be there: until it is on the disk, that one is kept."""
     _follow_umask(staging)
-    retired = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    retired = folder.with_name(f"{_retired(folder)}{os.getpid()}")
     if folder.exists():
+        for file in (file for file in staging.rglob("*") if file.is_file()):
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
         os.replace(folder, retired)
     os.replace(staging, folder)
     shutil.rmtree(retired, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """Give a folder back its name that :func:`_publish` was killed while it replaced."""
+    if not folder.exists():
+        for retired in folder.parent.glob(f"{_retired(folder)}*"):
+            os.replace(retired, folder)
+            return
+
+
+def _retired(folder: Path) -> str:
+    return f".{folder.name}.old-"
 
 
 def _follow_umask(folder: Path) -> None:

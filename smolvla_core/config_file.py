@@ -34,7 +34,11 @@ def load_trial(path: str | Path, assignments: Iterable[str] = ()) -> tuple[Trial
 def _read_trial(path: Path) -> tuple[dict[str, Any], bool]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the path of a trial's YAML")
-    values = load_yaml(path.read_text(encoding="utf-8"), where=str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is no text in UTF-8; save it as such") from None
+    values = load_yaml(text, where=str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
     is_search = "search" in values and isinstance(values.get("trial"), dict)

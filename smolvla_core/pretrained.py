@@ -11,7 +11,7 @@ from typing import Any
 
 import lerobot.policies  # noqa: F401 - makes the kinds of policies known
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from lerobot.configs import PreTrainedConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -55,15 +55,25 @@ def pretrained_config(name: str) -> PreTrainedConfig:
     if config.type != SMOLVLA:
         raise ConfigError(f"policy.pretrained: {name} is a '{config.type}' policy; a 'smolvla' one is needed")
     _refuse_damaged_weights(name)
-    for key in config.image_features:
-        assert key.startswith(IMAGE_PREFIX)
+    odd = next((key for key in config.image_features if not key.startswith(IMAGE_PREFIX)), None)
+    if odd is not None:
+        raise ConfigError(
+            f"policy.pretrained: {name} calls a camera '{odd}'; names that begin with '{IMAGE_PREFIX}' are needed, "
+            "rename it in its config.json and policy_preprocessor.json"
+        )
     return config
 
 
 def weights_file(name: str) -> Path:
     """Where a policy's weights lie; fetched from the hub where the name is no folder."""
-    file = Path(name) / WEIGHTS_FILE
-    return file if Path(name).is_dir() else Path(hf_hub_download(name, WEIGHTS_FILE))  # nosec B615 # safetensors
+    return _file(name, WEIGHTS_FILE)
+
+
+def _file(name: str, file: str) -> Path:
+    """A file of a policy; fetched from the hub where the name is no folder."""
+    if Path(name).is_dir():
+        return Path(name) / file
+    return Path(hf_hub_download(name, file))  # nosec B615 # safetensors and JSON
 
 
 def stored_weights(name: str, interface: Interface) -> dict[str, Tensor]:
@@ -76,7 +86,7 @@ def stored_weights(name: str, interface: Interface) -> dict[str, Tensor]:
     """
     weights = load_file(weights_file(name))
     if trained_on(name, interface) is not None:
-        projection = load_file(Path(name) / PROJECTION_FILE)
+        projection = load_file(_file(name, PROJECTION_FILE))
         weights |= {f"{STATE_PROJ}.{key}": value for key, value in projection.items()}
     return weights
 
@@ -88,15 +98,20 @@ def trained_on(name: str, interface: Interface) -> int | None:
     the trial reads the raw state as it stands, over which an export is folded.
 
     Raises:
-        ConfigError: it is an export for other state columns than the trial's.
+        ConfigError: it is an export for other state columns than the trial's, or a file of it cannot be read.
     """
-    file = Path(name) / SEEN_FILE
-    if not file.is_file():
+    then, now = _seen(name), columns_seen(interface)
+    if then is None:
         return None
-    then, now = json.loads(file.read_text(encoding="utf-8")), columns_seen(interface)
     if then == json.loads(json.dumps(now)):
-        with safe_open(Path(name) / PROJECTION_FILE, "pt") as tensors:
-            return int(tensors.get_slice("weight").get_shape()[1])
+        try:
+            with safe_open(_file(name, PROJECTION_FILE), "pt") as tensors:
+                return int(tensors.get_slice("weight").get_shape()[1])
+        except (OSError, SafetensorError, HfHubHTTPError) as error:
+            raise ConfigError(
+                f"policy.pretrained: {PROJECTION_FILE} of {name} cannot be read ({first_line(error)}); "
+                "fetch the policy again, whole"
+            ) from None
     same_raw = then["raw_width"] == now["raw_width"] and not then["features"]
     if same_raw and interface.selection.keeps_everything and not interface.features:
         return None
@@ -104,6 +119,20 @@ def trained_on(name: str, interface: Interface) -> int | None:
         f"policy.pretrained: {name} was trained on other state columns ({_count(then)}) than this trial's "
         f"({_count(now)}); take the state section of its train_config.yaml, or the policy that it started from"
     )
+
+
+def _seen(name: str) -> dict[str, Any] | None:
+    """The state columns that an export of ours was trained on; None of any other policy."""
+    try:
+        file = _file(name, SEEN_FILE)
+        seen: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return seen
+    except (FileNotFoundError, EntryNotFoundError):
+        return None
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise ConfigError(
+            f"policy.pretrained: {SEEN_FILE} of {name} cannot be read ({first_line(error)}); fetch the policy again"
+        ) from None
 
 
 def columns_seen(interface: Interface) -> dict[str, Any]:

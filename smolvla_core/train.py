@@ -20,7 +20,7 @@ from smolvla_core.checkpoint import export_policy, load_state, read_state, save_
 from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.config import TrialConfig
 from smolvla_core.config_file import load_config
-from smolvla_core.errors import DataError, DivergedError
+from smolvla_core.errors import DataError, DivergedError, InfeasibleError
 from smolvla_core.evaluate import EpisodeErrors
 from smolvla_core.learner import Learner, StepStats
 from smolvla_core.schedule import learning_rate
@@ -182,8 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
     def command() -> int:
         try:
             return _run(load_config(options.config, options.set), options.out, options.resume)
-        except DivergedError as error:
-            print(f"diverged: {error}", file=sys.stderr)
+        except (DivergedError, InfeasibleError) as error:
+            print(f"{'diverged' if isinstance(error, DivergedError) else 'out of memory'}: {error}", file=sys.stderr)
             return FAILED
 
     return answer(command, f"interrupted; continue with: --out {options.out} --resume")

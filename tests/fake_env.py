@@ -71,3 +71,14 @@ class Broken(Pond):
         if self.steps == 3:
             raise ZeroDivisionError("the pond is dry")
         return super().step(action)
+
+
+class FastPond(Pond):
+    """A pond at twice the rate."""
+
+    metadata = {"render_fps": 60}
+
+
+def make_fast_pond(**settings):
+    """A function in place of a class."""
+    return FastPond(**settings)

@@ -7,10 +7,13 @@ import stat
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError
+from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from safetensors.torch import load_file
@@ -158,6 +161,42 @@ def test_an_exported_policy_is_not_read_as_another_state(eggs_root, cache_dir, t
         prepare(tiny_trial(eggs_root, cache_dir, state__preset="winner23", **values))
 
 
+def test_an_export_on_the_hub_is_not_read_as_another_state_either(eggs_root, cache_dir, tmp_path, monkeypatch):
+    exported(eggs_root, cache_dir, tmp_path, state__preset="top32")
+
+    def fetch(repo_id, filename):
+        if not (tmp_path / "policy" / filename).is_file():
+            raise EntryNotFoundError(filename)
+        return str(tmp_path / "policy" / filename)
+
+    def hub(name):
+        return PreTrainedConfig.from_pretrained(tmp_path / "policy")
+
+    monkeypatch.setattr("smolvla_core.pretrained.hf_hub_download", fetch)
+    monkeypatch.setattr("smolvla_core.pretrained.PreTrainedConfig", SimpleNamespace(from_pretrained=hub))
+    values = {"policy__pretrained": "me/eggs", "eval__horizon_s": 0.3}
+    with pytest.raises(ConfigError, match="other state columns"):
+        prepare(tiny_trial(eggs_root, cache_dir, state__preset="winner23", **values))
+    same = prepare(tiny_trial(eggs_root, cache_dir, state__preset="top32", **values))
+    trained = load_file(tmp_path / "policy" / "state_proj.safetensors")["weight"]
+    assert torch.equal(same.learner.policy.model.state_proj.weight[:, : trained.shape[1]], trained)
+
+
+def test_an_incomplete_export_is_refused_in_one_line(eggs_root, cache_dir, tmp_path):
+    exported(eggs_root, cache_dir, tmp_path, state__preset="top32")
+    values = {"policy__pretrained": str(tmp_path / "policy"), "eval__horizon_s": 0.3, "state__preset": "top32"}
+    (tmp_path / "policy" / "state_proj.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"state_proj.safetensors of .* cannot be read"):
+        prepare(tiny_trial(eggs_root, cache_dir, **values))
+    (tmp_path / "policy" / "state_seen.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"state_seen.json of .* cannot be read"):
+        prepare(tiny_trial(eggs_root, cache_dir, **values))
+    file = tmp_path / "policy" / "config.json"
+    file.write_text(file.read_text().replace("observation.images.", "observation.image."))
+    with pytest.raises(ConfigError, match="names that begin with 'observation.images.' are needed"):
+        prepare(tiny_trial(eggs_root, cache_dir, **values))
+
+
 def test_an_exported_policy_can_read_the_raw_state(eggs_root, cache_dir, tmp_path):
     """The export is folded over the raw state, so the whole of it is what it takes."""
     before = exported(eggs_root, cache_dir, tmp_path, state__preset="top32")
@@ -276,6 +315,27 @@ def test_state_of_another_architecture_is_refused(generic_root, cache_dir, tmp_p
     other = prepare(tiny_trial(generic_root, cache_dir, policy__tiny__layers=2))
     with pytest.raises(DataError, match="resume with the configuration it was saved by"):
         load_state(other.learner, tmp_path / "state")
+
+
+def test_a_state_whose_replacement_was_killed_is_put_back(generic_root, cache_dir, tmp_path, monkeypatch):
+    trial = prepare(tiny_trial(generic_root, cache_dir))
+    save_state(trial.learner, tmp_path / "state")
+    trial.learner.samples_seen = 8
+    replaced = os.replace
+
+    def killed(source, target):
+        if ".partial-" in str(source):
+            raise KeyboardInterrupt
+        replaced(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(trial.learner, tmp_path / "state")
+    monkeypatch.undo()
+    assert not (tmp_path / "state").exists()
+    assert read_state(tmp_path / "state")["samples_seen"] == 0
+    save_state(trial.learner, tmp_path / "state")
+    assert read_state(tmp_path / "state")["samples_seen"] == 8
 
 
 def test_damaged_states_are_refused(generic_root, cache_dir, tmp_path, capsys):

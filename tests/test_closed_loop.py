@@ -173,6 +173,14 @@ def test_the_command_writes_results_and_videos(policy, episodes, tmp_path, capsy
         assert len([*video.decode(video=0)]) == 25  # the first look, and one after each of 24 steps
 
 
+@pytest.mark.parametrize("name", ["FastPond", "make_fast_pond"])
+def test_actions_are_held_in_a_faster_environment(policy, tmp_path, name):
+    command = [str(policy), "--env", f"tests.fake_env:{name}", "--instances", "4", "--max-seconds", "0.4"]
+    assert main([*command, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["policy"]["hold"] == 2
+
+
 def test_a_mistake_is_one_line(policy, tmp_path, capsys, monkeypatch):
     def says(*arguments):
         assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
@@ -190,6 +198,8 @@ def test_a_mistake_is_one_line(policy, tmp_path, capsys, monkeypatch):
     assert "no policy server answers" in says("--policy-server", "ws://127.0.0.1:1", "--env", NAME)
     assert "is no address of a policy server" in says("--policy-server", "http://x", "--env", NAME)
     assert "it must be at least 1" in says(str(policy), "--jobs", "0", "--env", NAME)
+    assert "--seed is -1; it must be at least 0" in says(str(policy), "--seed", "-1", "--env", NAME)
+    assert "--videos is -1; it must be at least 0" in says(str(policy), "--videos", "-1", "--env", NAME)
     assert "cannot be made" in says("--policy", "nothing", "--env", NAME, "--task", "swim")
     monkeypatch.setitem(sys.modules, "mujoco", None)
     monkeypatch.delitem(sys.modules, "smolvla_core.garden", raising=False)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from smolvla_core.acting import asked_noise, load_actor
 from smolvla_core.checkpoint import export_policy, save_state
 from smolvla_core.errors import ConfigError
 from smolvla_core.live import CAMERAS, PROPRIOCEPTION
+from smolvla_core.serve.__main__ import main
 from smolvla_core.serve.client import PolicyClient, PolicyServerError
 from smolvla_core.serve.messages import MessageError, pack, unpack
 from smolvla_core.trial import prepare
@@ -308,9 +310,27 @@ def test_what_cannot_be_served_is_one_line(policy, generic_root, cache_dir, tmp_
         load_actor(policy, CPU, control_hz=40)
     with pytest.raises(ConfigError, match="tokenizer_max_length is 64, the instruction has"):
         load_actor(policy, CPU, instruction="hide the eggs " * 40)
+    lacking = shutil.copytree(policy, tmp_path / "lacking")
+    (lacking / "policy_preprocessor.json").unlink()
+    with pytest.raises(ConfigError, match="its processors cannot be loaded"):
+        load_actor(lacking, CPU)
     export(generic_root, cache_dir, tmp_path / "generic")
     with pytest.raises(ConfigError, match="its actions have 4 dims; an R1Pro's have 23"):
         load_actor(tmp_path / "generic", CPU, control_hz=10)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--port", "70000", "--port is 70000; it must be 0 to 65535"),
+        ("--seed", "-1", "--seed is -1; it must be at least 0"),
+        ("--max-message-mb", "0", "--max-message-mb is 0; it must be above 0"),
+    ],
+)
+def test_an_option_out_of_range_is_one_line(policy, capsys, option, value, words):
+    assert main([str(policy), option, value]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", f"error: {words}\n")
 
 
 def test_the_command_serves_until_it_is_ended(policy, tmp_path):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from smolvla_core.closed_loop.environment import control_hz
 from smolvla_core.config import TrialConfig
 from smolvla_core.errors import UserError
 from smolvla_core.live import camera_of
@@ -50,9 +49,7 @@ def refuse_unsuited(closed_loop: ClosedLoop, interface: "Interface", configs: Se
     odd = next((view.dataset_key for view in interface.cameras if camera_of(view.dataset_key) is None), None)
     if odd is not None:
         raise SpecError(place, f"the policy would look through '{odd}', which is none of an R1Pro's cameras; remove it")
-    env = closed_loop.environment.make()
-    hz = control_hz(env)
-    env.close()
+    hz = closed_loop.environment.control_hz()
     for config in configs:
         own = interface.fps / config.data.frame_stride
         if abs(hz / own - round(hz / own)) > 1e-6 or hz < own:

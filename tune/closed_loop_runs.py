@@ -126,9 +126,9 @@ def evaluate_policy(policy: Path, closed_loop: ClosedLoop, out: Path, brake: Bra
         if brake.stop_all():
             raise Ended(brake.reason or OUT_OF_TIME)
 
-    actor = load_actor(policy, device_of("auto"), closed_loop.n_action_steps, closed_loop.instruction)
-    acting = ActorPolicy(actor)
     env = closed_loop.environment
+    actor = load_actor(policy, device_of("auto"), closed_loop.n_action_steps, closed_loop.instruction, env.control_hz())
+    acting = ActorPolicy(actor)
     rollout = Rollout(closed_loop.at_once, closed_loop.jobs)
     episodes = run_episodes(acting, env, closed_loop.numbers, rollout, notify)
     asked = {**acting.describe(), "asked_n_action_steps": closed_loop.n_action_steps}

@@ -48,7 +48,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     out = Path(options.out or f"runs/closed_loop-{time.strftime('%Y%m%d-%H%M%S')}")
     videos = {number: out / "videos" / f"instance_{number}.mp4" for number in instances[: options.videos]}
     rollout = Rollout(options.at_once, options.jobs, videos)
-    with contextlib.closing(_policy(options)) as policy, _progress(len(instances)) as notify:
+    with contextlib.closing(_policy(options, env)) as policy, _progress(len(instances)) as notify:
         episodes = run_episodes(policy, env, instances, rollout, notify)
         described = policy.describe()
     scores = summarise(episodes)
@@ -57,7 +57,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     return OK
 
 
-def _policy(options: argparse.Namespace) -> "ChunkPolicy":
+def _policy(options: argparse.Namespace, env: EnvSpec) -> "ChunkPolicy":
     from smolvla_core.closed_loop.policies import ActorPolicy, ServedPolicy, StayingPolicy
 
     if options.policy == NOTHING:
@@ -68,7 +68,7 @@ def _policy(options: argparse.Namespace) -> "ChunkPolicy":
 
     device = device_of(options.device)
     return ActorPolicy(
-        load_actor(options.checkpoint, device, options.n_action_steps, options.instruction),
+        load_actor(options.checkpoint, device, options.n_action_steps, options.instruction, env.control_hz()),
         options.seed,
         options.blind,
     )
@@ -84,9 +84,9 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
         raise ConfigError(
             "--n-action-steps, --instruction and --blind are for a CHECKPOINT; a server is given them at its start"
         )
-    for name in ("at_once", "jobs"):
-        if getattr(options, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1")
+    for name, least in (("at_once", 1), ("jobs", 1), ("videos", 0), ("seed", 0)):
+        if getattr(options, name) < least:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least {least}")
 
 
 def _api_key(variable: str | None) -> str | None:

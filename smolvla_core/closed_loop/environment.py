@@ -1,5 +1,6 @@
 """What a policy is evaluated in: any environment with BEHAVIOR's live observations and actions."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -72,6 +73,18 @@ class EnvSpec:
         except TypeError as error:
             raise ConfigError(f"env: '{self.name}' cannot be made ({error})") from None
 
+    def control_hz(self) -> float:
+        """Actions a second.
+
+        Raises:
+            ConfigError: as :meth:`make`.
+        """
+        factory = environment_factory(self.name)
+        if hasattr(factory, "metadata"):  # a class, which need not be made to know
+            return control_hz(factory)
+        with contextlib.closing(self.make()) as env:
+            return control_hz(env)
+
 
 def environment_factory(name: str) -> Callable[..., Env]:
     """What makes environments of a name.
@@ -93,8 +106,8 @@ def environment_factory(name: str) -> Callable[..., Env]:
     return make
 
 
-def control_hz(env: Env) -> float:
-    """Actions a second."""
+def control_hz(env: Any) -> float:
+    """Actions a second, of an environment or its class."""
     return float(getattr(env, "metadata", {}).get("render_fps", CONTROL_HZ))
 
 

@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     api_key = _api_key(options.api_key_env)
+    _refuse_out_of_range(options)
     print(f"Loading {options.checkpoint} ...", flush=True)
     from smolvla_core.acting import device_of, load_actor
     from smolvla_core.serve.server import LOOPBACK, Address, PolicyServer
@@ -44,6 +45,15 @@ def _serve(options: argparse.Namespace) -> int:
 
     asyncio.run(run())
     return OK
+
+
+def _refuse_out_of_range(options: argparse.Namespace) -> None:
+    if not 0 <= options.port <= 65535:
+        raise ConfigError(f"--port is {options.port}; it must be 0 to 65535")
+    if options.seed < 0:
+        raise ConfigError(f"--seed is {options.seed}; it must be at least 0")
+    if not options.max_message_mb > 0:
+        raise ConfigError(f"--max-message-mb is {options.max_message_mb:g}; it must be above 0")
 
 
 def _log_clients() -> None:
