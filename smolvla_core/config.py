@@ -375,11 +375,6 @@ class OptimConfig(Section):
         exponent = {"none": 0.0, "sqrt": 0.5}[self.lr_scaling]
         return self.lr * (self.batch_size / REFERENCE_BATCH) ** exponent
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps: the first count whose samples reach ``samples``."""
-        return -(-self.samples // self.batch_size)
-
 
 class EvalConfig(Section):
     """The objective; see ``smolvla_core.evaluate``. Shared by all trials of a study."""
@@ -412,7 +407,7 @@ class EvalConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """Where and how it runs. Nothing here changes what is learned, but for ``seed``."""
+    """Where and how it runs. Nothing here changes what is learned but ``seed``, and ``precision`` by its rounding."""
 
     seed: int = Field(default=0, ge=0)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
@@ -515,3 +510,16 @@ def dotted_keys(model: type[BaseModel] = TrialConfig, prefix: str = "") -> dict[
 def weight_keys(count: int) -> dict[str, Any]:
     """The weights of ``count`` datasets as dotted keys, ``{"data.train.0.weight": FieldInfo, ...}``."""
     return {f"data.train.{number}.weight": DatasetSource.model_fields["weight"] for number in range(count)}
+
+
+ACTS_WHERE: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "weighting.alpha": ("weighting.scheme", ("temporal",)),
+    "weighting.factor": ("weighting.scheme", ("segment", "annotation")),
+    "weighting.segment": ("weighting.scheme", ("segment",)),
+    "curriculum.share": ("curriculum.scheme", ("second_half",)),
+    "curriculum.start": ("curriculum.scheme", ("second_half",)),
+    "curriculum.ramp": ("curriculum.scheme", ("second_half",)),
+    "optim.final_lr": ("optim.schedule", ("cosine", "linear")),
+    "policy.tiny": ("policy.pretrained", (TINY,)),
+}
+"""Key, or section -> another key, and the values of it under which it acts at all."""

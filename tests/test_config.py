@@ -16,7 +16,6 @@ def test_defaults_are_the_recipe():
     assert config.optim.lr == 1e-4
     assert config.optim.schedule == "constant"
     assert config.optim.samples == 800_000
-    assert config.optim.steps == 100_000
     assert config.optim.betas == (0.9, 0.95)
     assert config.optim.eps == 1e-8
     assert config.optim.weight_decay == 1e-10

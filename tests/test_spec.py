@@ -300,6 +300,19 @@ MISTAKES = {
         10,
         "low is 2; it must be below high (1)",
     ),
+    "a key that is idle": (
+        10,
+        "  weighting.factor: {type: float, low: 1, high: 4}",
+        10,
+        "search.weighting.factor: acts only where weighting.scheme is segment or annotation, and it is temporal; set "
+        "that under 'trial', search it too, or remove this",
+    ),
+    "a key in an idle section": (
+        10,
+        "  policy.tiny.layers: {type: int, low: 2, high: 4}",
+        10,
+        "acts only where policy.pretrained is tiny",
+    ),
     "low equals high": (14, "    low: 50", 12, "search.policy.chunk_size: low is 50; it must be below high (50)"),
     "log at zero": (20, "    low: 0", 18, "search.optim.final_lr: low is 0; it must be above 0 where log is true"),
     "log and step": (

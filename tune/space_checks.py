@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from smolvla_core.config import TrialConfig, dotted_keys
+from smolvla_core.config import ACTS_WHERE, TrialConfig, dotted_keys
 from smolvla_core.config_errors import explain, suggest
 from smolvla_core.config_values import set_dotted
 from tune.parameters import CategoricalParam, FloatParam
@@ -73,6 +73,9 @@ def check_conditions(spec: SearchSpec) -> None:
 
 def check_reachable(spec: SearchSpec, space: Space) -> None:
     """Every searched key acts at some point of the space, and every value of a condition occurs."""
+    base = base_values(spec)
+    for key, param in spec.search.items():
+        _refuse_idle(key, {name: value for name, value in base.items() if name not in {*spec.search, *param.when}})
     for key, conditions in space.conditions.items():
         for name, values in conditions.items():
             place = ("search", key, "when", name)
@@ -92,6 +95,17 @@ def check_reachable(spec: SearchSpec, space: Space) -> None:
         if not space.is_reachable(key):
             raise SpecError(
                 ("search", key, "when"), "never holds: its conditions exclude each other; change one of them"
+            )
+
+
+def _refuse_idle(key: str, fixed: Mapping[str, Any]) -> None:
+    """Refuse a key that another one, which is the same for all trials, leaves without effect."""
+    for name, (switch, values) in ACTS_WHERE.items():
+        if f"{key}.".startswith(f"{name}.") and switch in fixed and fixed[switch] not in values:
+            raise SpecError(
+                ("search", key),
+                f"acts only where {switch} is {' or '.join(values)}, and it is {fixed[switch]}; set that under 'trial', "
+                "search it too, or remove this",
             )
 
 
