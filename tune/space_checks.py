@@ -104,8 +104,8 @@ def _refuse_idle(key: str, fixed: Mapping[str, Any]) -> None:
         if f"{key}.".startswith(f"{name}.") and switch in fixed and fixed[switch] not in values:
             raise SpecError(
                 ("search", key),
-                f"acts only where {switch} is {' or '.join(values)}, and it is {fixed[switch]}; set that under 'trial', "
-                "search it too, or remove this",
+                f"acts only where {switch} is {' or '.join(values)}, and it is {fixed[switch]}; set that under "
+                "'trial', search it too, or remove this",
             )
 
 
