@@ -243,6 +243,11 @@ class AugmentConfig(Section):
         """Brightness, contrast, saturation and hue."""
         return (self.brightness, self.contrast, self.saturation, self.hue)
 
+    @property
+    def fresh_colors(self) -> bool:
+        """Whether colours are jittered anew for each sample, so that nothing made of a picture is seen twice."""
+        return any(self.color_amounts) and self.color_views is None
+
     @model_validator(mode="after")
     def _acts(self) -> Self:
         if any(self.color_amounts):
@@ -460,6 +465,11 @@ class TrialConfig(Section):
                 "remove it, or set it to a multiple"
             )
         return self
+
+    @property
+    def frozen_vlm(self) -> bool:
+        """Whether what tower and VLM make of a frame is a constant, made apart from what is trained."""
+        return self.policy.train_expert_only and self.runtime.fast_forward
 
     @property
     def scored_stride(self) -> int:

@@ -71,15 +71,13 @@ class _Pair(NamedTuple):
     """Actions attend to the prefix and to each other; else to the prefix alone, across."""
 
 
-def fast_path(policy: SmolVLAPolicy) -> tuple[bool, str]:
-    """Whether the fast forward gives this policy's numbers, and why in a few words."""
-    if policy.config.rtc_config is not None:
-        return False, "the policy chunks in real time (rtc_config)"
+def what_is_trained(policy: SmolVLAPolicy) -> str:
+    """In a few words, whether something of the VLM is trained."""
     trained = _trained_of_vlm(policy)
     if trained:
         part = "vision tower" if all("vision_model" in name or "connector" in name for name in trained) else "VLM"
-        return True, f"the {part} is trained"
-    return True, "the VLM is frozen: images and language are encoded without gradients, once for all noise draws"
+        return f"the {part} is trained"
+    return "the VLM is frozen: images and language are encoded without gradients, once for all noise draws"
 
 
 def trains_vlm(policy: SmolVLAPolicy) -> bool:
@@ -136,7 +134,7 @@ def flow_errors(policy: SmolVLAPolicy, context: Context, action: Tensor, noise: 
     """Squared errors of the predicted velocity (B, T, D): ``VLAFlowMatching.forward``.
 
     Args:
-        policy: one that :func:`fast_path` accepts.
+        policy: the policy.
         context: of B frames.
         action: (B, T, D), normalised and padded.
         noise: (B, T, D) standard normal; or (B, K, T, D), over whose draws the errors are averaged.
@@ -160,7 +158,7 @@ def sample_actions(policy: SmolVLAPolicy, context: Context, noise: Tensor) -> Te
     """Integrate the flow from noise (B, K, T, D) to actions: ``VLAFlowMatching.sample_actions``.
 
     Args:
-        policy: one that :func:`fast_path` accepts.
+        policy: the policy.
         context: of B frames, from ``join_state(..., with_actions=False)``.
         noise: K draws for each frame.
     """
@@ -175,7 +173,7 @@ def encode_prefix(policy: SmolVLAPolicy, observation: Observation, with_actions:
     """Run images and language through the VLM; the state does not count. Without gradients where it is frozen.
 
     Args:
-        policy: one that :func:`fast_path` accepts.
+        policy: the policy.
         observation: of B frames.
         with_actions: round as lerobot does when prefix and actions run in one pass, which is how it
             trains: layers in which they attend jointly then hold queries, keys and values in the
@@ -222,7 +220,7 @@ def join_state(policy: SmolVLAPolicy, prefix: Prefix, state: Tensor, with_action
     """Run the state through the VLM, behind a prefix.
 
     Args:
-        policy: one that :func:`fast_path` accepts.
+        policy: the policy.
         prefix: of B frames, encoded with the same ``with_actions``.
         state: (B, S), normalised and padded to the policy's width.
         with_actions: as for :func:`encode_prefix`.
@@ -246,7 +244,7 @@ def velocity(policy: SmolVLAPolicy, context: Context, noisy: Tensor, time: Tenso
     The K draws of a frame are one sequence of K * T tokens whose draws do not see each other.
 
     Args:
-        policy: one that :func:`fast_path` accepts.
+        policy: the policy.
         context: of B frames.
         noisy: (B, K, T, D).
         time: (B, K).

@@ -20,7 +20,6 @@ from smolvla_core.fast import (
     Context,
     Observation,
     encode_prefix,
-    fast_path,
     flow_errors,
     flow_pair,
     image_embeddings,
@@ -29,6 +28,7 @@ from smolvla_core.fast import (
     trained_embeddings,
     trains_vlm,
     velocity,
+    what_is_trained,
 )
 from smolvla_core.policy import SmolVLAPolicy
 from smolvla_core.prefix import Prefix
@@ -69,14 +69,11 @@ class Forward(Protocol):
 
 def choose_forward(policy: SmolVLAPolicy, allow_fast: bool, prefix_gb: float) -> tuple[Forward, str]:
     """The forward for a policy, which may keep so much of encoded frames; and one line that says which and why."""
-    possible, reason = fast_path(policy)
-    if possible and allow_fast:
-        frozen = not trains_vlm(policy)
-        kind = FastForward(policy, Prefixes(int(prefix_gb * 1e9))) if frozen else TrainedForward(policy)
-        return kind, f"forward: fast and exact ({reason})"
-    return UpstreamForward(
-        policy
-    ), f"forward: lerobot's ({reason if not possible else 'runtime.fast_forward is false'})"
+    if not allow_fast:
+        return UpstreamForward(policy), "forward: lerobot's (runtime.fast_forward is false)"
+    frozen = not trains_vlm(policy)
+    kind = FastForward(policy, Prefixes(int(prefix_gb * 1e9))) if frozen else TrainedForward(policy)
+    return kind, f"forward: fast and exact ({what_is_trained(policy)})"
 
 
 @dataclass

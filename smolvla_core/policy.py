@@ -186,6 +186,7 @@ def _tuned_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
             f"policy.pretrained: {config.policy.pretrained} converts Aloha's joints as it acts (adapt_to_pi_aloha), "
             "which is not trained here; give another policy"
         )
+    smolvla.rtc_config = None  # chunking in real time is of acting alone
     for name, value in _shared_settings(config.policy, interface).items():
         setattr(smolvla, name, value)
     smolvla.device = "cpu"

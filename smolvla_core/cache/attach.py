@@ -34,7 +34,6 @@ from smolvla_core.data.dataset import Dataset
 from smolvla_core.data.pictures import Camera
 from smolvla_core.data.sampler import Curriculum
 from smolvla_core.fast import prefix_dtypes
-from smolvla_core.forward import FastForward
 from smolvla_core.interface import Interface
 from smolvla_core.learner import Learner
 
@@ -120,7 +119,7 @@ class Cache:
         jitter = _jitter_of(source)
         fresh = jitter is not None and jitter.views is None
         drawn = self._drawn(source, number, 1)
-        if not self._is_fast:
+        if not self.learner.config.frozen_vlm:
             return Sight(self._cached(home, dataset, cameras, drawn + held_out))
         recorded = held_out + (drawn if jitter is None else 0)
         identities = [self._identity(dataset, camera) for camera in cameras]
@@ -157,10 +156,6 @@ class Cache:
                 "the rest is computed whenever it is drawn"
             )
         return (*lines, text)
-
-    @property
-    def _is_fast(self) -> bool:
-        return isinstance(self.learner.forward, FastForward)
 
     def _what(self) -> str:
         kept = {kind for kind, need in self.needs.items() if need.wanted}

@@ -52,7 +52,7 @@ def jobs_of(config: TrialConfig) -> list[Job]:
     """
     inputs = resolve(config)
     jobs: list[Job] = []
-    fast = config.policy.train_expert_only and config.runtime.fast_forward
+    fast = config.frozen_vlm
     mixture = Mixture(config.data.shares, config.runtime.seed)
     for number, source in enumerate((inputs, *inputs.others)):
         stream = SampleStream(source.curriculum, config.runtime.seed, mixture, number)

@@ -63,9 +63,7 @@ def plan_cache(config: TrialConfig, inputs: Inputs) -> CachePlan | None:
     home = home_of(config)
     if home is None:
         return None
-    embeds = config.policy.train_expert_only and config.runtime.fast_forward
-    fresh = any(config.augment.color_amounts) and config.augment.color_views is None
-    kind = "embeddings" if embeds and not fresh else "frames"
+    kind = "embeddings" if config.frozen_vlm and not config.augment.fresh_colors else "frames"
     size = embedding_bytes(config, inputs.interface) if kind == "embeddings" else picture_bytes(inputs.interface)
     views = (config.augment.color_views or 1) if kind == "embeddings" else 1
     total = training_frames(config.data)

@@ -37,16 +37,19 @@ def kept_prefixes(config: TrialConfig, interface: Interface, held_out: int, trai
         held_out: frames that every evaluation scores.
         training: the most training frames, in each of their views, that it can draw.
     """
-    runtime, policy = config.runtime, config.policy
-    frozen = policy.train_expert_only and runtime.fast_forward
+    runtime = config.runtime
     # a GPU computes them faster than they can be read
-    if runtime.prefixes == "off" or runtime.cache == "off" or not frozen or pick_device(runtime).type != "cpu":
+    if (
+        runtime.prefixes == "off"
+        or runtime.cache == "off"
+        or not config.frozen_vlm
+        or pick_device(runtime).type != "cpu"
+    ):
         return KeptPrefixes(0, 0)
     budget = runtime.cache_gb * GB
     smolvla = check_policy(config, interface)
     size, beside = prefix_bytes(smolvla, interface), embedding_bytes(config, interface)
-    fresh = any(config.augment.color_amounts) and config.augment.color_views is None
-    if not fresh and (held_out + training) * (size + beside) <= budget:
+    if not config.augment.fresh_colors and (held_out + training) * (size + beside) <= budget:
         return KeptPrefixes(held_out * size, training * size)
     return KeptPrefixes(held_out * size if held_out * (size + beside) <= HELD_OUT_SHARE * budget else 0, 0)
 
