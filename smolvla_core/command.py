@@ -1,13 +1,14 @@
 """How the package's command-line programs answer mistakes: one line on stderr, and an exit code."""
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from smolvla_core.errors import UserError, disk_is_full
+from smolvla_core.errors import ConfigError, UserError, disk_is_full
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -27,6 +28,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the program with exit code 2."""
         self.exit(BAD_INPUT, f"error: {message}; see {self.prog} --help\n")
+
+
+def secret_of(option: str, variable: str | None) -> str | None:
+    """What is in an environment variable that an option names; None where none is named.
+
+    Raises:
+        ConfigError: it is empty or not set.
+    """
+    if variable is not None and not os.environ.get(variable):
+        raise ConfigError(f"{option}: the environment variable {variable} is not set; export it first")
+    return os.environ[variable] if variable else None
 
 
 def answer(command: Callable[[], int], when_interrupted: str = "interrupted") -> int:

@@ -8,9 +8,10 @@ import pytest
 from smolvla_core.garden import cameras as cameras_module
 from smolvla_core.garden.cameras import Cameras, NoDisplayError
 from smolvla_core.garden.display import main as display
-from smolvla_core.garden.env import PICTURES, GardenEnv
+from smolvla_core.garden.env import GardenEnv
 from smolvla_core.garden.robot import CAMERAS
 from smolvla_core.garden.scene import EGG_NAMES
+from smolvla_core.live import CAMERAS as LIVE
 from tests.garden_fixtures import needs_pictures, put, world_at
 
 INTRINSICS = {"head": (720, 306.0), "left_wrist": (480, 388.6639), "right_wrist": (480, 388.6639)}
@@ -47,13 +48,13 @@ def test_observations_hold_pictures_of_the_size_asked_for():
     env = GardenEnv(picture_size=48)
     first, _ = env.reset(options={"instance": 3})
     assert env.observation_space.contains(first)
-    assert {first[key].shape for key in PICTURES.values()} == {(48, 48, 3)}
+    assert {first[key].shape for key in LIVE.values()} == {(48, 48, 3)}
     again, _ = env.reset(options={"instance": 3})
     other, _ = env.reset(options={"instance": 4})
-    for key in PICTURES.values():
+    for key in LIVE.values():
         assert np.array_equal(first[key], again[key])
         assert first[key].std() > 5
-    assert not np.array_equal(first[PICTURES["head"]], other[PICTURES["head"]])
+    assert not np.array_equal(first[LIVE["head"]], other[LIVE["head"]])
     env.close()
 
 

@@ -11,10 +11,11 @@ from gymnasium.utils.env_checker import check_env
 from smolvla_core.errors import UserError
 from smolvla_core.garden import GYM_ID, GardenEnv
 from smolvla_core.garden.demonstration import demonstrate
-from smolvla_core.garden.env import CAM_REL_POSES, PROPRIO
+from smolvla_core.garden.env import CAM_REL_POSES
 from smolvla_core.garden.instance import draw_instance, draw_toys
 from smolvla_core.garden.robot import ARM_HIGH, ARM_JOINTS, TRUNK_JOINTS
 from smolvla_core.garden.world import resting_action
+from smolvla_core.live import PROPRIOCEPTION
 from tests.garden_fixtures import digest, world_at
 
 GOLDEN = 5
@@ -35,8 +36,8 @@ def test_it_keeps_gymnasium_s_rules():
 
 def test_observations_have_behavior_s_keys_and_nothing_privileged(env):
     observation, info = env.reset(options={"instance": 3})
-    assert set(observation) == {PROPRIO, CAM_REL_POSES, "task_id"}
-    assert (observation[PROPRIO].shape, observation[PROPRIO].dtype) == ((256,), np.float32)
+    assert set(observation) == {PROPRIOCEPTION, CAM_REL_POSES, "task_id"}
+    assert (observation[PROPRIOCEPTION].shape, observation[PROPRIOCEPTION].dtype) == ((256,), np.float32)
     assert (observation[CAM_REL_POSES].shape, observation["task_id"]) == ((21,), 6)
     assert (info["task_info"].shape, info["task_info"].dtype) == ((56,), np.float32)
     assert (info["eggs_placed"], info["q"], info["success"], info["instance"]) == (0.0, 0.0, False, 3)
@@ -45,7 +46,7 @@ def test_observations_have_behavior_s_keys_and_nothing_privileged(env):
 def test_an_instance_s_number_is_its_scene(env):
     first, info = env.reset(options={"instance": 3})
     other = GardenEnv(pictures=False).reset(options={"instance": 3})
-    assert np.array_equal(first[PROPRIO], other[0][PROPRIO])
+    assert np.array_equal(first[PROPRIOCEPTION], other[0][PROPRIOCEPTION])
     assert np.array_equal(info["task_info"], other[1]["task_info"])
     assert not np.array_equal(info["task_info"], env.reset(options={"instance": 4})[1]["task_info"])
 

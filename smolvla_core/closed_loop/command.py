@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from smolvla_core.closed_loop.environment import (
     environment_factory,
     parse_instances,
 )
-from smolvla_core.command import OK, Parser, answer
+from smolvla_core.command import OK, Parser, answer, secret_of
 from smolvla_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _policy(options: argparse.Namespace, env: EnvSpec) -> "ChunkPolicy":
     if options.policy == NOTHING:
         return StayingPolicy()
     if options.policy_server:
-        return ServedPolicy(options.policy_server, _api_key(options.api_key_env), options.seed)
+        return ServedPolicy(options.policy_server, secret_of("--api-key-env", options.api_key_env), options.seed)
     from smolvla_core.acting import device_of, load_actor
 
     device = device_of(options.device)
@@ -87,12 +86,6 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
     for name, least in (("at_once", 1), ("jobs", 1), ("videos", 0), ("seed", 0)):
         if getattr(options, name) < least:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least {least}")
-
-
-def _api_key(variable: str | None) -> str | None:
-    if variable is not None and not os.environ.get(variable):
-        raise ConfigError(f"--api-key-env: the environment variable {variable} is not set; export it first")
-    return os.environ[variable] if variable else None
 
 
 @contextlib.contextmanager

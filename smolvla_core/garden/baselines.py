@@ -21,10 +21,11 @@ from smolvla_core.command import OK, Parser, answer
 from smolvla_core.data.workers import each
 from smolvla_core.errors import UserError
 from smolvla_core.garden.demonstration import demonstrate
-from smolvla_core.garden.env import PROPRIO, GardenEnv, Observation
+from smolvla_core.garden.env import GardenEnv, Observation
 from smolvla_core.garden.expert import Expert, draw_style
 from smolvla_core.garden.tasks import TASKS
 from smolvla_core.garden.world import resting_action
+from smolvla_core.live import PROPRIOCEPTION
 
 Act = Callable[[Observation, Mapping], NDArray[np.float32]]
 
@@ -36,7 +37,7 @@ SHUFFLED_BY = 1000
 
 def _expert(env: GardenEnv, instance: int) -> Act:
     expert = Expert(draw_style(np.random.default_rng([0, instance]), misses=0.15), TASKS[env.task].errand())
-    return lambda observation, info: expert.act(observation[PROPRIO], info["task_info"])
+    return lambda observation, info: expert.act(observation[PROPRIOCEPTION], info["task_info"])
 
 
 def _nothing(env: GardenEnv, instance: int) -> Act:
@@ -60,7 +61,7 @@ def _replayed(task: str) -> NDArray[np.float32]:
 def _shuffled(env: GardenEnv, instance: int) -> Act:
     _, info = env.reset(options={"instance": instance + SHUFFLED_BY})
     elsewhere, expert = info["task_info"], Expert(errand=TASKS[env.task].errand())
-    return lambda observation, info: expert.act(observation[PROPRIO], elsewhere)
+    return lambda observation, info: expert.act(observation[PROPRIOCEPTION], elsewhere)
 
 
 POLICIES: Mapping[str, Callable[[GardenEnv, int], Act]] = {

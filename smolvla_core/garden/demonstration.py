@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from smolvla_core.data.behavior.release import Recording, Skill
 from smolvla_core.garden.cameras import Cameras, Picture
-from smolvla_core.garden.env import CAM_REL_POSES, PROPRIO, GardenEnv
+from smolvla_core.garden.env import CAM_REL_POSES, GardenEnv
 from smolvla_core.garden.expert import Expert, Style, draw_style
 from smolvla_core.garden.scene import BASKET, TREE_NAMES
 from smolvla_core.garden.tasks import TASKS
-from smolvla_core.garden.world import CONTROL_HZ, World
+from smolvla_core.garden.world import World
+from smolvla_core.live import CONTROL_HZ, PROPRIOCEPTION
 from smolvla_core.r1pro import ACTION, ACTION_WIDTH, HANDS, RELEASES
 
 NOISE_OF_ATTEMPTS = (1.0, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
@@ -104,8 +105,8 @@ def _perform(
     rows: dict[str, list[NDArray[np.float32]]] = {"state": [], "poses": [], "info": [], "meant": [], "done": []}
     ended = False
     while not ended:
-        meant = expert.act(observation[PROPRIO], info["task_info"])
-        values = (observation[PROPRIO], observation[CAM_REL_POSES], info["task_info"], meant, disturb(meant))
+        meant = expert.act(observation[PROPRIOCEPTION], info["task_info"])
+        values = (observation[PROPRIOCEPTION], observation[CAM_REL_POSES], info["task_info"], meant, disturb(meant))
         for row, value in zip(rows.values(), values, strict=True):
             row.append(value)
         observation, _, terminated, truncated, info = env.step(values[-1])

@@ -1,6 +1,5 @@
 """The egg garden as a Gymnasium environment, in BEHAVIOR's live format."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -15,17 +14,10 @@ from smolvla_core.garden.goal import Score, score
 from smolvla_core.garden.proprio import WIDTH, Proprioception
 from smolvla_core.garden.robot import CAMERA_PIXELS
 from smolvla_core.garden.tasks import TASKS
-from smolvla_core.garden.world import CONTROL_HZ, HIGH, LOW, World
+from smolvla_core.garden.world import HIGH, LOW, World
+from smolvla_core.live import CAMERAS, CONTROL_HZ, PROPRIOCEPTION
 
-ROBOT = "robot_r1"
-PROPRIO = f"{ROBOT}::proprio"
-CAM_REL_POSES = f"{ROBOT}::cam_rel_poses"
-PICTURES: Mapping[str, str] = {
-    "head": f"{ROBOT}::{ROBOT}:zed_link:Camera:0::rgb",
-    "left_wrist": f"{ROBOT}::{ROBOT}:left_realsense_link:Camera:0::rgb",
-    "right_wrist": f"{ROBOT}::{ROBOT}:right_realsense_link:Camera:0::rgb",
-}
-"""Keys of an observation's pictures, by camera."""
+CAM_REL_POSES = "robot_r1::cam_rel_poses"
 
 SMALLEST_PICTURE, LARGEST_PICTURE = 16, 1024
 MOST_INSTANCES = 1_000_000
@@ -151,10 +143,10 @@ class GardenEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             self._cameras.close()
 
     def _observation(self) -> Observation:
-        observation: Observation = {PROPRIO: self._proprioception()}
+        observation: Observation = {PROPRIOCEPTION: self._proprioception()}
         if self._with_pictures and self._cameras is not None:
             pictures = self._cameras.pictures(self.world.data)
-            observation |= {PICTURES[name]: picture for name, picture in pictures.items()}
+            observation |= {CAMERAS[name]: picture for name, picture in pictures.items()}
         observation[CAM_REL_POSES] = self._proprioception.camera_poses()
         observation["task_id"] = self.task_id
         return observation
@@ -175,11 +167,10 @@ class GardenEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         def numbers(width: int) -> spaces.Box:
             return spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
-        boxes: dict[str, spaces.Space] = {PROPRIO: numbers(WIDTH)}
+        boxes: dict[str, spaces.Space] = {PROPRIOCEPTION: numbers(WIDTH)}
         if self._with_pictures:
             boxes |= {
-                PICTURES[name]: spaces.Box(0, 255, (pixels, pixels, 3), np.uint8)
-                for name, pixels in self.pixels.items()
+                CAMERAS[name]: spaces.Box(0, 255, (pixels, pixels, 3), np.uint8) for name, pixels in self.pixels.items()
             }
         boxes |= {CAM_REL_POSES: numbers(CAM_POSES_WIDTH), "task_id": spaces.Discrete(50)}
         return spaces.Dict(boxes)

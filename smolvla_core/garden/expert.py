@@ -20,7 +20,7 @@ from smolvla_core.garden.instance import EGGS, wrapped
 from smolvla_core.garden.motion import TURN_SPEED, Drive, Hand, seen_from
 from smolvla_core.garden.reach import Reach
 from smolvla_core.garden.robot import SIDES, TRUNK_DRIVE, TRUNK_WORK
-from smolvla_core.garden.world import CONTROL_HZ
+from smolvla_core.live import CONTROL_HZ
 from smolvla_core.r1pro import ACTION, ACTION_WIDTH, RELEASES
 
 Array = NDArray[np.float64]

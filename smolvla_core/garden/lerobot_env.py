@@ -17,9 +17,10 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from numpy.typing import NDArray
 
-from smolvla_core.garden.env import PICTURES, PROPRIO, GardenEnv, Observation
+from smolvla_core.garden.env import GardenEnv, Observation
 from smolvla_core.garden.proprio import WIDTH
 from smolvla_core.garden.robot import CAMERA_PIXELS
+from smolvla_core.live import CAMERAS, PROPRIOCEPTION
 from smolvla_core.r1pro import ACTION_WIDTH
 
 GYM_ID = "smolvla_core/EggGardenLeRobot-v0"
@@ -44,15 +45,15 @@ class LeRobotGarden(gymnasium.ObservationWrapper[Any, Any, Any]):
         assert isinstance(seen, spaces.Dict)
         self.observation_space = spaces.Dict(
             {
-                "pixels": spaces.Dict({IMAGE_NAMES[camera]: seen[key] for camera, key in PICTURES.items()}),
-                "agent_pos": seen[PROPRIO],
+                "pixels": spaces.Dict({IMAGE_NAMES[camera]: seen[key] for camera, key in CAMERAS.items()}),
+                "agent_pos": seen[PROPRIOCEPTION],
             }
         )
 
     def observation(self, observation: Observation) -> dict[str, Any]:
         """The pictures (H, W, 3) and the state (256,)."""
-        pixels: dict[str, NDArray[np.uint8]] = {IMAGE_NAMES[name]: observation[key] for name, key in PICTURES.items()}
-        return {"pixels": pixels, "agent_pos": observation[PROPRIO]}
+        pixels: dict[str, NDArray[np.uint8]] = {IMAGE_NAMES[name]: observation[key] for name, key in CAMERAS.items()}
+        return {"pixels": pixels, "agent_pos": observation[PROPRIOCEPTION]}
 
 
 if GYM_ID not in gymnasium.registry:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.garden.instance import wrapped
-from smolvla_core.garden.world import CONTROL_HZ
+from smolvla_core.live import CONTROL_HZ
 
 Array = NDArray[np.float64]
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.garden.robot import ARM_HOME, ARM_JOINTS, SIDES, TRUNK_DRIVE, TRUNK_JOINTS, add_robot
+from smolvla_core.live import CONTROL_HZ
 
 Array = NDArray[np.float64]
 
-CONTROL_HZ = 30
 MOST_JOINT_SPEED = 2.2
 """rad/s."""
 ELBOW, STRAIGHTEST = 3, -0.12

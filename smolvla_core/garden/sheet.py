@@ -17,7 +17,8 @@ from smolvla_core.garden.cameras import Cameras, Picture
 from smolvla_core.garden.demonstration import Demonstration, demonstrate
 from smolvla_core.garden.env import GardenEnv
 from smolvla_core.garden.tasks import TASKS
-from smolvla_core.garden.world import CONTROL_HZ, World
+from smolvla_core.garden.world import World
+from smolvla_core.live import CONTROL_HZ
 
 TILE = 200
 """Pixels to a side of one picture."""

@@ -27,11 +27,11 @@ from smolvla_core.garden.robot import (
     TRUNK_LOW,
 )
 from smolvla_core.garden.scene import BASKET, EGG_NAMES, PHYSICS_HZ, TREE_NAMES, arrange, build_model, weld_name
+from smolvla_core.live import CONTROL_HZ
 from smolvla_core.r1pro import ACTION, ACTION_WIDTH
 
 Array = NDArray[np.float64]
 
-CONTROL_HZ = 30
 SUBSTEPS = PHYSICS_HZ // CONTROL_HZ
 GRASP_REACH_M = 0.05
 """A closing gripper catches an egg whose middle is this near to the middle between its fingers."""

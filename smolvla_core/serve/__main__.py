@@ -3,11 +3,10 @@
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
 
-from smolvla_core.command import OK, Parser, answer
+from smolvla_core.command import OK, Parser, answer, secret_of
 from smolvla_core.errors import ConfigError
 
 
@@ -18,11 +17,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    api_key = _api_key(options.api_key_env)
+    api_key = secret_of("--api-key-env", options.api_key_env)
     _refuse_out_of_range(options)
     print(f"Loading {options.checkpoint} ...", flush=True)
     from smolvla_core.acting import device_of, load_actor
-    from smolvla_core.serve.server import LOOPBACK, Address, PolicyServer
+    from smolvla_core.serve.client import LOOPBACK
+    from smolvla_core.serve.server import Address, PolicyServer
 
     device = device_of(options.device)
     actor = load_actor(options.checkpoint, device, options.n_action_steps, options.instruction)
@@ -63,15 +63,6 @@ def _log_clients() -> None:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-
-
-def _api_key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable)
-    if not key:
-        raise ConfigError(f"--api-key-env: the environment variable {variable} is not set; export it first")
-    return key
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

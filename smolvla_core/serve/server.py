@@ -30,7 +30,6 @@ from smolvla_core.serve.messages import MessageError, pack, unpack
 from smolvla_core.serve.session import NOISE_KEY, RESET, Session
 
 HEALTH = "/healthz"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PING_S, _PONG_S = 60, 300  # as patient as the official client: a prediction on a CPU takes a while
 _log = logging.getLogger(__name__)
 

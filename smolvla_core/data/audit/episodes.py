@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+from smolvla_core.config import PolicyConfig
 from smolvla_core.data.annotations import SkillSpan, load_annotations, manipulation_spans, read_annotation
 from smolvla_core.data.audit.finding import Finding, episodes
 from smolvla_core.data.audit.read import Recording
@@ -16,7 +17,7 @@ SHORT_S = 1.0
 LONG_FACTOR = 4.0
 """An episode that is this many times the median's length was perhaps not stopped in time."""
 TOKENS_PER_WORD = 1.3
-TOKENIZER_MAX_LENGTH = 64
+TOKENIZER_MAX_LENGTH: int = PolicyConfig.model_fields["tokenizer_max_length"].default
 
 
 def check_files(recording: Recording) -> list[Finding]:

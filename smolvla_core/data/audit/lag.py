@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from smolvla_core.data.audit.finding import Finding, dims, span
 from smolvla_core.data.audit.numbers import CONSTANT_RANGE, filled
 from smolvla_core.data.audit.read import Recording
-from smolvla_core.r1pro import RELEASES
+from smolvla_core.r1pro import ACTION_WIDTH, RELEASES
 from smolvla_core.state import release_of
 
 MAX_LAG_S = 0.5
@@ -102,7 +102,7 @@ def comparable_dims(recording: Recording) -> list[Pair]:
     """Pairs that mean the same: R1Pro's by name, else equal names, else equal numbers if as many."""
     width, raw = recording.action.shape[1], recording.state.shape[1]
     release = release_of(raw, recording.robot_type)
-    if release is not None and width == 23:
+    if release is not None and width == ACTION_WIDTH:
         return [
             Pair(action, state, part)
             for part, actions, key in R1PRO_PAIRS

@@ -8,6 +8,9 @@ LeRobot v2.1 with differences of its own: one folder a task, sparse episode numb
 from pathlib import Path
 from types import MappingProxyType
 
+from smolvla_core.data.keys import ACTION as ACTION
+from smolvla_core.data.keys import STATE as STATE
+
 FPS = 30
 MOST_FPS = 1000
 """A higher rate in ``info.json`` is damage."""
@@ -18,8 +21,6 @@ CHUNKS_SIZE = 10_000
 EPISODES_PER_TASK = 200
 EPISODE_STEP = 10
 
-STATE = "observation.state"
-ACTION = "action"
 PRIVILEGED = ("observation.cam_rel_poses", "observation.task_info")
 """Columns that the challenge's standard track forbids as inputs."""
 
