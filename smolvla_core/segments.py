@@ -22,7 +22,7 @@ from smolvla_core.state import key_dims, release_of
 
 
 def gripper_dims(config: TrialConfig, dataset: Dataset) -> tuple[tuple[int, ...], ...]:
-    """Raw state dims of each gripper: R1Pro's by name, else ``data.gripper_dims``, one by one.
+    """Raw state dims of each gripper: ``data.gripper_dims``, one by one, where they are given, else R1Pro's by name.
 
     Raises:
         ConfigError: a dim outside the state.
@@ -172,6 +172,8 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_config(options.config, options.set)
         if not 0 <= options.dataset < len(config.data.train):
             raise ConfigError(f"--dataset: got {options.dataset}; data.train lists {len(config.data.train)}, from 0")
+        if options.episodes < 1:
+            raise ConfigError(f"--episodes is {options.episodes}; it must be at least 1")
         draw_segments(config, open_dataset(config.data, options.dataset), options.episodes, options.out)
         print(options.out)
         return OK

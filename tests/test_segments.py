@@ -85,3 +85,8 @@ def test_the_page_to_look_at(eggs_root, cache_dir, tmp_path, capsys):
     assert main([str(tmp_path / "none.yaml")]) == 2
     assert main([str(file), "--dataset", "1"]) == 2
     assert "--dataset: got 1; data.train lists 1, from 0" in capsys.readouterr().err
+    assert main([str(file), "--episodes", "0"]) == 2
+    assert "--episodes is 0; it must be at least 1" in capsys.readouterr().err
+    file.write_bytes(b"data: \xff")
+    assert main([str(file)]) == 2
+    assert "is no text in UTF-8; save it as such" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The one boundary to lerobot's dictionaries. Inside the package a batch is a ``Batch``.
+"""A batch of samples, and how it becomes the dictionary that lerobot takes.
 
 Legend: B batch, T action steps of the chunk, A action dims, S state dims the policy sees,
 C cameras, D the policy's padded action dims.
