@@ -78,9 +78,12 @@ def test_a_finalist_acts_with_the_chunk_s_actions_that_achieved_most(tmp_path, a
     assert steps == {"seed_baseline": 5, "quick_wins": 5, "trial 3": 2}
     best = contenders(spec, trials)[-1]
     assert to_trial_config(spec, best.params).policy.n_action_steps == 2
+    # the one number that was tried is what it is ranked by
+    assert chosen_params(replace(trials[3], tried=(acts([1], 5),)))["policy.n_action_steps"] == 5
     # what was not tried is left as the trial has it
     assert chosen_params(trials[2]) == trials[2].params
-    assert chosen_params(replace(trials[3], tried=(acts([1]),))) == trials[3].params
+    own = replace(acts([1], 7), evaluator="own")
+    assert chosen_params(replace(trials[3], tried=(own,))) == trials[3].params
     names = [row["name"] + ": " + row["evaluator"] for row in acted(None, trials, [])]
     assert names[0] == "trial 0 (quick_wins): to choose, 2 actions of a chunk"
     assert len(names) == 6

@@ -54,9 +54,10 @@ def put_aside(closed_loop: ClosedLoop | None, records: Records) -> None:
 
 
 def chosen_params(trial: TrialRecord) -> Mapping[str, Any]:
-    """A trial's parameters, with the actions of a chunk that it achieved most with, where several were tried."""
-    steps = best_try(trial.tried).n_action_steps if len(trial.tried) > 1 else None
-    return trial.params if steps is None else {**trial.params, STEPS: steps}
+    """A trial's parameters, with the actions of a chunk that it is ranked by, where those are not its own."""
+    if not trial.tried or (best := best_try(trial.tried)).evaluator == _OWN:
+        return trial.params
+    return {**trial.params, STEPS: best.n_action_steps}
 
 
 def winner_by_acting(
