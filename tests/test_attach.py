@@ -1,5 +1,6 @@
 """Results of evaluators beside a trial's record: read as they were written, kept once, shown everywhere."""
 
+import errno
 import json
 import sys
 from dataclasses import replace
@@ -278,6 +279,29 @@ def test_one_that_cannot_act_is_a_line_and_the_end_of_time_ends_it(study, state,
     lines.clear()
     all_act(ClosedLoop(), bare, NullTracker(), lines.append, Brake(None), evaluate)
     assert lines[1:] == ["finalist 0 (a): left no policy that could act"]
+
+
+@pytest.mark.parametrize("error", [KeyError("eggs_placed"), PermissionError("read-only"), ValueError("dry\npond")])
+def test_whatever_an_environment_raises_is_a_line_and_the_others_go_on(study, state, error):
+    records, lines = finalists(study, state, ("a", "b")), []
+
+    def evaluate(policy, closed_loop, out, brake):
+        raise error
+
+    all_act(ClosedLoop(), records, NullTracker(), lines.append, Brake(None), evaluate)
+    words = str(error).splitlines()[0]
+    assert lines[1:] == [
+        f"finalist 0 (a): could not act: {type(error).__name__}: {words}",
+        f"finalist 1 (b): could not act: {type(error).__name__}: {words}",
+    ]
+
+
+def test_a_full_disk_is_no_policys_fault(study, state):
+    def evaluate(policy, closed_loop, out, brake):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        all_act(ClosedLoop(), finalists(study, state), NullTracker(), [].append, Brake(None), evaluate)
 
 
 def test_a_closed_loop_that_cannot_be_is_refused_before_the_start(tmp_path, eggs_root, cache_dir, monkeypatch):

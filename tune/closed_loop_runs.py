@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from smolvla_core.errors import UserError
+from smolvla_core.errors import UserError, disk_is_full
 from tune.closed_loop import FOLDER, TRIED, achieved, evaluator_name
 from tune.closed_loop_spec import ClosedLoop
 from tune.console import Say, counted
@@ -73,7 +73,8 @@ def let_act(
 ) -> None:
     """Let those act that have not, one after the other, and tell the tracker.
 
-    A training whose policy fails at it is a line, and the others go on.
+    A training whose policy fails at it is a line, and the others go on; so it is with whatever an environment of
+    the user's own raises.
 
     Args:
         acts: all of one kind.
@@ -99,8 +100,10 @@ def let_act(
         except Ended as ended:
             say(f"The closed loop was ended ({ended}); continue with --resume")
             return
-        except (UserError, RuntimeError) as error:
-            say(f"{who}: could not act: {(str(error).splitlines() or [''])[0]}")
+        except Exception as error:
+            if disk_is_full(error):
+                raise
+            say(f"{who}: could not act: {_reason(error)}")
             continue
         found = next(each for each in achieved(records.folder(run.number), act.kept) if each.evaluator == act.name)
         samples = max((result.samples_seen for result in run.results), default=0)
@@ -138,6 +141,12 @@ def evaluate_policy(policy: Path, closed_loop: ClosedLoop, out: Path, brake: Bra
 def is_complete(run: TrialRecord) -> bool:
     """Whether it was trained to its end."""
     return run.outcome is not None and run.outcome.state == "complete"
+
+
+def _reason(error: Exception) -> str:
+    """One line; a mistake of the user says all in its words."""
+    words = (str(error).splitlines() or [""])[0]
+    return words if isinstance(error, UserError) else f"{type(error).__name__}: {words}"
 
 
 def _let_one_act(act: Act, records: Records, brake: Brake, evaluate: Evaluate) -> bool:
