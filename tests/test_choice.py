@@ -17,19 +17,22 @@ from tune.closed_loop_runs import let_act
 from tune.closed_loop_spec import ClosedLoop
 from tune.finalists import compared, contenders
 from tune.plan import plan_lines
-from tune.ray_session import Brake
+from tune.ray_session import INTERRUPTED, TIME_IS_KEPT, Brake
 from tune.records import Records, Result
 from tune.source import SpecError
 from tune.space import to_trial_config
+from tune.spec import Resources
+from tune.study import Study
 from tune.summary import best_trial, ranked
+from tune.tracking import NullTracker
 
 CHOOSE = {"instances": "201-203", "n_action_steps": [2, 5]}
 POND = {"instances": "301-303", "choose": CHOOSE}
 RUNGS = (100, 300, 900)
 
 
-def spec_of(tmp_path, seeds=2, **choose):
-    changes = {"warm_start": WARM, "finalists": {"k": 1, "seeds": seeds}}
+def spec_of(tmp_path, seeds=2, budget=None, **choose):
+    changes = {"warm_start": WARM, "finalists": {"k": 1, "seeds": seeds}, "budget": budget or {"trials": 8}}
     return stub_spec(tmp_path, closed_loop={**POND, "choose": CHOOSE | choose}, **changes)
 
 
@@ -180,6 +183,26 @@ def seeds_of(name, acts, *eggs, error=0.5):
         own = (replace(acts(placed, 5, 301), evaluator="garden"),) if placed else ()
         runs.append(replace(run, achieved=own))
     return runs
+
+
+@pytest.mark.parametrize("ended", [TIME_IS_KEPT, INTERRUPTED])
+def test_acting_to_choose_leaves_the_finalists_their_time_but_an_interrupt_ends_all(tmp_path, monkeypatch, ended):
+    spec = spec_of(tmp_path, budget={"trials": 3, "hours": 1})
+    run_dir, began, left = tmp_path / "run", [], []
+
+    def acting(acts, records, tracker, say, brake):
+        if ended == INTERRUPTED:
+            brake.pull()
+        began.append(not brake.stop_all())
+
+    monkeypatch.setattr("tune.study.let_act", acting)
+    monkeypatch.setattr("tune.study.kept_seconds", lambda *arguments: 600.0)
+    monkeypatch.setattr("tune.study.run_finalists", lambda *arguments, brake, **more: left.append(brake.left))
+    study = Study(spec, run_dir)
+    brake = study._compare(Records(run_dir), NullTracker(), Brake(500.0), Resources(), 1, "finalists", [])
+    assert brake.reason == ended
+    assert began[0] is False
+    assert [round(seconds, -2) for seconds in left] == ([500] if ended == TIME_IS_KEPT else [])
 
 
 def test_the_finalist_that_places_most_wins_whatever_its_error(tmp_path, acts):

@@ -178,16 +178,20 @@ class Study:
         session: str,
         copying: list[Callback],
     ) -> Brake:
-        """Run the finalists, unless the search did not come to its end; the brake that ended the study."""
+        """Run the finalists, unless the search did not come to its end; the brake that ended the study.
+
+        Acting to choose leaves the finalists their time; where it was cut they are chosen by what is known.
+        """
         if self.spec.finalists is None or brake.reason not in (None, *_ENDED_BY_TIME):
             return brake
         closed_loop = self.spec.closed_loop
         if closed_loop is not None and closed_loop.choose is not None:
-            choosing = Brake(brake.left, say=self.say)
+            choosing = Brake(brake.left, lambda: kept_seconds(self.spec, self.run_dir, limit), self.say)
             with stopped_by_signals(choosing):
                 let_act(trials_acts(closed_loop, records.trials()), records, tracker, self.say, choosing)
-            if choosing.reason is not None:
+            if choosing.reason not in (None, *_ENDED_BY_TIME):
                 return choosing
+            brake = choosing if choosing.reason is not None else brake
         runs = FixedRuns(
             spec=self.spec,
             resources=resources,
