@@ -9,7 +9,8 @@ from mlflow.tracking import MlflowClient
 
 from tests.stub import BEST, METRIC, SAMPLES, score, stub_spec
 from tests.test_study import driver, run, story, wait_for_reports
-from tune.finalists import compared, contenders, finalist_lines, kept_seconds, planned_runs, wanted_runs
+from tune.finalists import SHARED, compared, contenders, finalist_lines, kept_seconds, planned_runs, wanted_runs
+from tune.fixed_runs import run_config
 from tune.ray_session import OUT_OF_TIME, TIME_IS_KEPT, Brake
 from tune.records import FINALISTS, Outcome, Records, Result, TrialRecord
 from tune.report import closing_lines
@@ -37,8 +38,14 @@ SEARCHED = [
 ]
 
 
-def finalist(number, name, seed, errors, state="complete", val=0.5):
-    """A record of a finalist: its error on each test episode."""
+def config_of(name, seed, **changes):
+    """The configuration of a contender among ``SEARCHED``, trained again with a seed."""
+    params = next((each.params for each in SEARCHED if name in (each.name, f"trial {each.number}")), {})
+    return run_config(stub_spec("/nowhere"), {**params, "runtime.seed": seed, **changes}, SHARED).to_dict()
+
+
+def finalist(number, name, seed, errors, state="complete", val=0.5, **changes):
+    """A record of a finalist: its error on each test episode; ``changes`` of its configuration."""
     rows = [(episode, 10, error) for episode, error in enumerate(errors)]
     metrics = {"samples_seen": 900, METRIC: val, TEST: sum(errors) / len(errors)}
     results = (Result(metrics, episodes={TEST: rows}),)
@@ -46,7 +53,7 @@ def finalist(number, name, seed, errors, state="complete", val=0.5):
         number,
         name,
         {"runtime.seed": seed},
-        {},
+        config_of(name, seed, **changes),
         0.0,
         results,
         Outcome(state, "out of memory" if state == "failed" else None),
@@ -179,6 +186,26 @@ def test_the_time_that_is_kept_is_that_of_the_runs_at_the_pace_of_the_furthest_t
     slow = spec_of(tmp_path, k=1, seeds=9, budget={"trials": 9, "hours": 0.5})
     assert kept_seconds(slow, tmp_path / "run", 1) == 0.5 * 0.5 * 3600  # the search has the other half
     assert kept_seconds(stub_spec(tmp_path, budget={"trials": 9, "hours": 1}), tmp_path / "run", 1) == 0
+
+
+def test_the_pause_between_two_sessions_is_no_pace_and_what_was_trained_before_is_not_done(tmp_path):
+    spec = spec_of(tmp_path, k=1, seeds=1, budget={"trials": 9, "hours": 1})
+    records, finalists = Records(tmp_path / "run"), Records(tmp_path / "run", FINALISTS)
+    finalists.start_trial(0, "trial 0", {}, config_of("trial 6", 1))  # of an earlier contender
+    finalists.end_trial(0, "complete", None)
+    folder = records.folder(0)
+    folder.mkdir(parents=True)
+    head = {"number": 0, "name": None, "params": POINT, "config": {}, "time": 1000.0}
+    (folder / "params.json").write_text(json.dumps(head))
+    lines = [{"metrics": {"samples_seen": n, METRIC: 0.5}, "time": t} for n, t in ((100, 1030.0), (300, 90_060.0))]
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sessions = [{"time": 990.0}, {"time": 90_000.0}]  # it was stopped for a day
+    (records.run_dir / "sessions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in sessions))
+    # 30 and 60 s for 300 samples, so 270 s for each of 3 runs
+    assert kept_seconds(spec, records.run_dir, 1) == pytest.approx(1.1 * 3 * 270)
+    finalists.start_trial(1, "trial 0", {}, config_of("seed_baseline", 1, **POINT))
+    finalists.end_trial(1, "complete", None)
+    assert kept_seconds(spec, records.run_dir, 1) == pytest.approx(1.1 * 2 * 270)
 
 
 def test_a_brake_leaves_the_time_that_is_kept():

@@ -2,8 +2,9 @@
 
 import pytest
 
+from tune.clock import seconds_at
 from tune.records import Outcome, Result, Session, TrialRecord
-from tune.report.cost import cost_of, seconds_at
+from tune.report.cost import cost_of
 from tune.spec import Resources
 
 BUDGET = 900

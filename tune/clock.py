@@ -5,7 +5,9 @@ times. A clock that is set while a study runs, or between two sessions of it, wo
 """
 
 import time
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -28,3 +30,20 @@ class StudyClock:
 def clock_of(run_dir: Path) -> StudyClock:
     """The one clock of a study's folder in this process."""
     return StudyClock()
+
+
+def seconds_at(times: Sequence[float], starts: Iterable[float]) -> list[float]:
+    """How long a trial had been running at each of its records.
+
+    A study's start between two records means that the trial was not running up to then; what it had
+    done since its last record was lost and is not counted.
+
+    Args:
+        times: of its start and what was recorded after it, ascending; in seconds since the epoch.
+        starts: of the study's sessions, likewise.
+    """
+    starts, seconds = list(starts), [0.0]
+    for before, after in pairwise(times):
+        began = max([before, *(start for start in starts if before < start <= after)])
+        seconds.append(seconds[-1] + max(0.0, after - began))
+    return seconds

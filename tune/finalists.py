@@ -14,7 +14,7 @@ from tune.acted import acted
 from tune.choice import chosen_params, winner_by_acting
 from tune.closed_loop import evaluator_name
 from tune.console import counted, format_value
-from tune.fixed_runs import SEED, FixedRuns, Run, seconds_of_all
+from tune.fixed_runs import SEED, FixedRuns, Run, recorded_runs, seconds_of_all
 from tune.intervals import Errors, Interval, mean_error, percent, relative_gain
 from tune.ray_session import OUT_OF_TIME, Brake
 from tune.records import FINALISTS, Records, TrialRecord
@@ -69,13 +69,22 @@ def wanted_runs(spec: SearchSpec, chosen: Sequence[Contender]) -> list[Run]:
     return [Run(each.name, {**each.params, SEED: seed}) for seed in _seeds(spec) for each in chosen]
 
 
+def recorded_finalists(
+    spec: SearchSpec, chosen: Sequence[Contender], finalists: Sequence[TrialRecord]
+) -> dict[tuple[str, int], TrialRecord]:
+    """Name and seed of a contender -> its training's record; none of a configuration that it no longer is."""
+    return recorded_runs(spec, wanted_runs(spec, chosen), SHARED, finalists)
+
+
 def kept_seconds(spec: SearchSpec, run_dir: Path, at_once: int) -> float:
     """Seconds of ``budget.hours`` that the search leaves to the finalists, by the pace of its trials so far."""
     if spec.finalists is None or spec.budget.hours is None:
         return 0.0
-    done = sum(trial.outcome is not None for trial in Records(run_dir, FINALISTS).trials())
-    runs = max(0, planned_runs(spec) - done)
-    expected = seconds_of_all(Records(run_dir).trials(), spec.samples, at_once, runs)
+    records = Records(run_dir)
+    trials, starts = records.trials(), [session.time for session in records.sessions()]
+    there = recorded_finalists(spec, contenders(spec, trials), Records(run_dir, FINALISTS).trials())
+    runs = max(0, planned_runs(spec) - sum(run.outcome is not None for run in there.values()))
+    expected = seconds_of_all(trials, starts, spec.samples, at_once, runs)
     return min(MARGIN * expected, KEPT_AT_MOST * spec.budget.hours * 3600)
 
 

@@ -6,7 +6,7 @@ continued after an interruption as trials are; what has ended is not run again.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 from smolvla_core.config import TrialConfig
 from smolvla_core.config_values import set_dotted
 from tune.asha import RungScheduler
+from tune.clock import seconds_at
 from tune.console import Say
 from tune.live import Shown, make_events
 from tune.ray_session import Brake, stopped_by_signals
@@ -107,7 +108,7 @@ class FixedRuns:
         Raises:
             ConfigError: the values do not go together.
         """
-        return TrialConfig.from_dict(set_dotted(self.spec.trial, {**params, **self._shared}))
+        return run_config(self.spec, params, self.shared)
 
     @property
     def _shared(self) -> dict[str, Any]:
@@ -259,11 +260,32 @@ class _Named(NullTracker):
         return f"{self._noun} {number}"
 
 
-def seconds_of_all(records: Sequence[TrialRecord], samples: float, at_once: int, runs: int) -> float:
+def run_config(spec: SearchSpec, params: Mapping[str, Any], shared: Mapping[str, Any]) -> TrialConfig:
+    """The whole configuration of a run; see :class:`FixedRuns`.
+
+    Raises:
+        ConfigError: the values do not go together.
+    """
+    return TrialConfig.from_dict(set_dotted(spec.trial, {**params, **shared_values(spec), **shared}))
+
+
+def recorded_runs(
+    spec: SearchSpec, wanted: Sequence[Run], shared: Mapping[str, Any], recorded: Sequence[TrialRecord]
+) -> dict[tuple[str, int], TrialRecord]:
+    """Role and seed of a wanted run -> its record: that of the same configuration, whatever it was called then."""
+    known = {_identity(trial.config): trial for trial in recorded}
+    identities = {(run.role, run.seed): _identity(run_config(spec, run.params, shared).to_dict()) for run in wanted}
+    return {key: known[identity] for key, identity in identities.items() if identity in known}
+
+
+def seconds_of_all(
+    records: Sequence[TrialRecord], starts: Iterable[float], samples: float, at_once: int, runs: int
+) -> float:
     """About how long runs to the full budget take, from the pace of the trials so far; 0 before any has reported.
 
     Args:
         records: of trials.
+        starts: of the study's sessions; between two of them no trial ran.
         samples: a run draws.
         at_once: runs.
         runs: how many.
@@ -273,8 +295,9 @@ def seconds_of_all(records: Sequence[TrialRecord], samples: float, at_once: int,
         return 0.0
     # start-up counts, so that those that have come furthest know the pace best
     furthest = max(trial.results[-1].samples_seen for trial in reported)
+    starts = list(starts)
     paces = [
-        (trial.results[-1].time - trial.started) / furthest
+        seconds_at([trial.started, *(result.time for result in trial.results)], starts)[-1] / furthest
         for trial in reported
         if trial.results[-1].samples_seen == furthest
     ]

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
+from tune.clock import seconds_at
 from tune.records import Session, TrialRecord
 from tune.spec import Resources
 
@@ -69,23 +69,6 @@ def cost_of(trials: Sequence[TrialRecord], sessions: Sequence[Session], budget: 
 
 
 def busy_seconds(trial: TrialRecord, starts: Iterable[float]) -> float:
-    """How long a trial ran, from its start to its last record; see :func:`seconds_at`."""
+    """How long a trial ran, from its start to its last record; see :func:`tune.clock.seconds_at`."""
     end = [trial.outcome.time] if trial.outcome else []
     return seconds_at([trial.started, *(result.time for result in trial.results), *end], starts)[-1]
-
-
-def seconds_at(times: Sequence[float], starts: Iterable[float]) -> list[float]:
-    """How long a trial had been running at each of its records.
-
-    A study's start between two records means that the trial was not running up to then; what it had
-    done since its last record was lost and is not counted.
-
-    Args:
-        times: of its start and what was recorded after it, ascending; in seconds since the epoch.
-        starts: of the study's sessions, likewise.
-    """
-    starts, seconds = list(starts), [0.0]
-    for before, after in pairwise(times):
-        began = max([before, *(start for start in starts if before < start <= after)])
-        seconds.append(seconds[-1] + max(0.0, after - began))
-    return seconds

@@ -13,9 +13,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.utils import PlotlyJSONEncoder
 
+from tune.clock import seconds_at
 from tune.console import format_params, short_keys, short_params
 from tune.records import TrialRecord
-from tune.report.cost import seconds_at
 from tune.report.importances import Importances
 from tune.report.rungs import at_rung
 from tune.summary import Summary, baseline_trial, state_of
