@@ -24,7 +24,8 @@ from tune.closed_loop import achieved, attach, difference, pooled, read_results
 from tune.closed_loop_checks import refuse_environment, refuse_unsuited
 from tune.closed_loop_runs import finalists_acts, let_act
 from tune.closed_loop_spec import ClosedLoop
-from tune.finalists import study_summary
+from tune.finalists import SHARED, study_summary
+from tune.fixed_runs import run_config
 from tune.ray_session import Brake
 from tune.records import FINALISTS, Records, Result
 from tune.report import closing_lines
@@ -219,8 +220,10 @@ def state(eggs_root, cache_dir, tmp_path_factory):
 
 def finalists(run_dir, checkpoint, names=("seed_baseline", "trial 2")):
     records = Records(run_dir, FINALISTS)
+    searched = {trial.name or f"trial {trial.number}": trial.params for trial in Records(run_dir).trials()}
     for number, name in enumerate(names):
-        records.start_trial(number, name, {"runtime.seed": 1}, {})
+        config = run_config(stub_spec(run_dir), {**searched.get(name, {}), "runtime.seed": 1}, SHARED).to_dict()
+        records.start_trial(number, name, {"runtime.seed": 1}, config)
         rows = {METRIC.replace("val/", "test/"): [(0, 4, 0.5 + number), (1, 4, 0.5)]}
         metrics = {"samples_seen": 900, METRIC: 0.5, **{key: 0.5 for key in rows}}
         records.add_result(number, Result(metrics, checkpoint=str(checkpoint), episodes=rows))

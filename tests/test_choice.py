@@ -15,7 +15,7 @@ from tune.closed_loop import TRIED, Achieved, achieved, read_results
 from tune.closed_loop_checks import refuse_unsuited
 from tune.closed_loop_runs import let_act
 from tune.closed_loop_spec import ClosedLoop
-from tune.finalists import compared, contenders
+from tune.finalists import compared, contenders, study_summary
 from tune.plan import plan_lines
 from tune.ray_session import INTERRUPTED, TIME_IS_KEPT, Brake
 from tune.records import Records, Result
@@ -222,6 +222,22 @@ def test_the_finalist_that_places_most_wins_whatever_its_error(tmp_path, acts):
     assert late["winner"] == "seed_baseline"
     without = stub_spec(tmp_path, warm_start=WARM, finalists={"k": 1, "seeds": 2})
     assert compared(without, searched(), [*base, *wins, *best])["winner"] == "seed_baseline"
+
+
+def test_what_finalists_achieve_is_of_their_configuration_and_paired_by_the_seeds_that_both_have(tmp_path, acts):
+    base = seeds_of("seed_baseline", acts, [0, 0, 0], None, [1, 0, 0])
+    best = seeds_of("trial 3", acts, [1, 0, 0], [1, 1, 1])  # the second has no counterpart
+    before = finalist(9, "trial 3", 2, [0.5, 0.5], **{"policy.n_action_steps": 2})
+    before = replace(before, achieved=best[1].achieved)
+    spec = spec_of(tmp_path, seeds=3)
+    ended = {"state": "complete", "reason": None, "seconds": 1.0}
+
+    def row(*runs):
+        return study_summary(spec, searched(), [*base, *runs], **ended).closed_loop[-1]
+
+    assert (row(*best)["seeds"], row(*best)["rollouts"]) == (2, 6)
+    assert row(*best)["gain"]["mean"] == pytest.approx(1 / 3)
+    assert row(best[0], before)["seeds"] == 1
 
 
 def test_the_verdict_says_what_the_gain_is_worth(acts):

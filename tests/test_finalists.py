@@ -157,6 +157,18 @@ def test_what_was_cut_or_failed_is_told_and_only_common_seeds_count(tmp_path):
     assert compared(stub_spec(tmp_path), SEARCHED, whole) is None
 
 
+def test_a_training_in_another_configuration_does_not_count_for_a_contender(tmp_path):
+    spec = spec_of(tmp_path)
+    others = records_of(times(1.0), times(0.95), [])
+    before = [finalist(4 + seed, "trial 3", seed, [0.1] * 4, **{"policy.n_action_steps": 5}) for seed in (1, 2)]
+    found = compared(spec, SEARCHED, [*others, *before])
+    assert [row["name"] for row in found["contenders"]] == ["seed_baseline", "quick_wins"]
+    assert found["winner"] == "quick_wins"
+    assert found["missing"] == "2 of 6 trainings were cut: the study ended before them"
+    now = [finalist(6 + seed, "trial 3", seed, [9.0] * 4) for seed in (1, 2)]
+    assert compared(spec, SEARCHED, [*now, *others, *before])["contenders"][-1]["test"]["mean"] == 9.0
+
+
 def test_a_baseline_that_failed_in_the_search_is_no_baseline(tmp_path):
     lost = [SEARCHED[0], replace(SEARCHED[1], outcome=Outcome("failed")), *SEARCHED[2:]]
     found = compared(spec_of(tmp_path), lost, records_of([], times(0.95), times(0.8)))

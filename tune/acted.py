@@ -5,6 +5,7 @@ from typing import Any
 
 from tune.closed_loop import SCORES, Achieved, difference, pooled
 from tune.console import counted
+from tune.fixed_runs import SEED
 from tune.intervals import Interval
 from tune.records import TrialRecord
 from tune.summary import baseline_trial
@@ -26,24 +27,25 @@ def acted(
     Returns:
         rows with ``name``, ``evaluator``, ``rollouts``, ``seeds``, ``scores`` (name -> mean, low, high) and
         ``gain``: the difference to the baseline's first score (``mean``, ``low``, ``high``, paired by seed and
-        instance), None where there is none.
+        instance, over the seeds that both have), None where there is none.
     """
     rows = []
-    by_role: dict[tuple[str, str], list[Achieved]] = {}
+    by_role: dict[tuple[str, str], dict[int, Achieved]] = {}
     for run in sorted(trainings, key=lambda run: run.number):
         for each in run.achieved:
-            by_role.setdefault((str(run.name), each.evaluator), []).append(each)
+            by_role.setdefault((str(run.name), each.evaluator), {})[int(run.params[SEED])] = each
     names = [str(row["name"]) for row in (finalists or {}).get("contenders", ())]
     names += sorted({name for name, _ in by_role} - set(names))
     against = baseline_trial(trials)
     first = against.name if against is not None else None
     for evaluator in sorted({evaluator for _, evaluator in by_role}):
-        baseline = by_role.get((first, evaluator)) if first is not None else None
+        baseline = by_role.get((first, evaluator), {}) if first is not None else {}
         for name in names:
             seeds = by_role.get((name, evaluator))
             if seeds:
-                gain = gain_over(seeds, baseline) if baseline and name != first else None
-                rows.append(_row(name, evaluator, seeds, gain))
+                shared = [seed for seed in seeds if seed in baseline] if name != first else []
+                gain = gain_over([seeds[s] for s in shared], [baseline[s] for s in shared]) if shared else None
+                rows.append(_row(name, evaluator, list(seeds.values()), gain))
     for trial in trials:
         rows += [_row(trial_name(trial), each.evaluator, [each], None) for each in trial.achieved]
         tried = sorted(trial.tried, key=lambda each: each.n_action_steps or 0)

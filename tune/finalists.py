@@ -129,9 +129,10 @@ def compared(
         return None
     metric = f"test/{spec.objective.metric.removeprefix('val/')}"
     chosen = contenders(spec, trials)
+    recorded = recorded_finalists(spec, chosen, finalists)
     scored = {
-        (str(run.name), int(run.params[SEED])): run
-        for run in finalists
+        key: run
+        for key, run in recorded.items()
         if run.outcome is not None and run.outcome.state == "complete" and run.results and run.results[-1].episodes
         if metric in run.results[-1].episodes
     }
@@ -180,7 +181,7 @@ def compared(
             winner, result["verdict"] = found
             result["winner"] = winner
     result["policy"] = _exported(spec, [scored[winner, seed] for seed in seeds]) if winner is not None else None
-    result["missing"] = _missing(wanted_runs(spec, chosen), scored, finalists)
+    result["missing"] = _missing(wanted_runs(spec, chosen), scored, recorded)
     return result
 
 
@@ -205,7 +206,17 @@ def study_summary(
         seconds=seconds,
     )
     found = compared(spec, trials, finalists)
-    return replace(summary, finalists=found, closed_loop=acted(found, trials, finalists))
+    return replace(summary, finalists=found, closed_loop=acted(found, trials, _as_contenders(spec, trials, finalists)))
+
+
+def _as_contenders(
+    spec: SearchSpec, trials: Sequence[TrialRecord], finalists: Sequence[TrialRecord]
+) -> list[TrialRecord]:
+    """The contenders' trainings, then those of earlier ones; none of a contender in another configuration."""
+    chosen = contenders(spec, trials)
+    own = [replace(run, name=name) for (name, _), run in recorded_finalists(spec, chosen, finalists).items()]
+    names, numbers = {each.name for each in chosen}, {run.number for run in own}
+    return [*own, *(run for run in finalists if run.name not in names and run.number not in numbers)]
 
 
 def winners_record(finalists: Mapping[str, Any] | None, run_dir: Path) -> TrialRecord | None:
@@ -268,14 +279,16 @@ def _verdict(winner: str | None, baseline: str | None, gains: Mapping[str, Inter
 
 
 def _missing(
-    wanted: Sequence[Run], scored: Mapping[tuple[str, int], TrialRecord], finalists: Sequence[TrialRecord]
+    wanted: Sequence[Run],
+    scored: Mapping[tuple[str, int], TrialRecord],
+    recorded: Mapping[tuple[str, int], TrialRecord],
 ) -> str | None:
     absent = [run for run in wanted if (run.role, run.seed) not in scored]
     if not absent:
         return None
     failed = {
-        (str(run.name), int(run.params[SEED])): str(run.outcome.reason)
-        for run in finalists
+        key: str(run.outcome.reason)
+        for key, run in recorded.items()
         if run.outcome is not None and run.outcome.state == "failed"
     }
     reasons = [f"{r.role}, seed {r.seed}: {failed[r.role, r.seed]}" for r in absent if (r.role, r.seed) in failed]
