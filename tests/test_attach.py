@@ -259,8 +259,11 @@ def test_finalists_act_once_and_the_baseline_is_what_they_are_measured_against(s
     lines.clear()
     all_act(pond, records, tracker, lines.append, Brake(None))
     assert lines == []
-    all_act(pond.model_copy(update={"n_action_steps": 2}), records, tracker, lines.append, Brake(None))
-    assert len(lines) == 3
+    for other in ({"n_action_steps": 2}, {"instruction": "water the flowers"}):
+        lines.clear()
+        pond = pond.model_copy(update=other)
+        all_act(pond, records, tracker, lines.append, Brake(None))
+        assert len(lines) == 3
 
 
 def test_one_that_cannot_act_is_a_line_and_the_end_of_time_ends_it(study, state, tmp_path):

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from smolvla_core.errors import UserError, disk_is_full
 from tune.closed_loop import FOLDER, TRIED, achieved, evaluator_name
@@ -53,9 +54,10 @@ class Act:
         found = next((each for each in of_run if each.evaluator == self.name), None)
         if found is None:
             return False
-        same_steps = found.settings["policy"].get("asked_n_action_steps") == self.closed_loop.n_action_steps
+        asked, policy = _asked(self.closed_loop), found.settings["policy"]
+        same_way = all(policy.get(key) == value for key, value in asked.items())
         same_instances = tuple(rollout.instance for rollout in found.rollouts) == self.closed_loop.numbers
-        return bool(same_steps and same_instances and found.settings["env"] == asdict(self.closed_loop.environment))
+        return bool(same_way and same_instances and found.settings["env"] == asdict(self.closed_loop.environment))
 
 
 def finalists_acts(closed_loop: ClosedLoop, trainings: Sequence[TrialRecord]) -> list[Act]:
@@ -134,8 +136,13 @@ def evaluate_policy(policy: Path, closed_loop: ClosedLoop, out: Path, brake: Bra
     acting = ActorPolicy(actor)
     rollout = Rollout(closed_loop.at_once, closed_loop.jobs)
     episodes = run_episodes(acting, env, closed_loop.numbers, rollout, notify)
-    asked = {**acting.describe(), "asked_n_action_steps": closed_loop.n_action_steps}
-    write_results(out, document(env, asked, acting.seed, episodes, summarise(episodes)))
+    described = {**acting.describe(), **_asked(closed_loop)}
+    write_results(out, document(env, described, acting.seed, episodes, summarise(episodes)))
+
+
+def _asked(closed_loop: ClosedLoop) -> dict[str, Any]:
+    """What the policy is asked for beyond its own ways, as it is kept with the results."""
+    return {"asked_n_action_steps": closed_loop.n_action_steps, "asked_instruction": closed_loop.instruction}
 
 
 def is_complete(run: TrialRecord) -> bool:
