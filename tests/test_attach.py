@@ -27,7 +27,7 @@ from tune.closed_loop_spec import ClosedLoop
 from tune.finalists import SHARED, study_summary
 from tune.fixed_runs import run_config
 from tune.ray_session import Brake
-from tune.records import FINALISTS, Records, Result
+from tune.records import ACTS, FINALISTS, Records, Result
 from tune.report import closing_lines
 from tune.report.study_files import read_study
 from tune.source import SpecError
@@ -278,6 +278,7 @@ def test_one_that_cannot_act_is_a_line_and_the_end_of_time_ends_it(study, state,
 
     all_act(ClosedLoop(), records, NullTracker(), lines.append, Brake(None), evaluate)
     assert lines[1:] == ["finalist 0 (a): could not act: no", "finalist 1 (b): eggs_placed 100.0 % of 1 rollout"]
+    assert len((study / ACTS).read_text().splitlines()) == 2  # the hours that it took are used, whatever came of it
     lines.clear()
     all_act(ClosedLoop(), records, NullTracker(), lines.append, Brake(-1.0), evaluate)
     assert lines[-1] == "The closed loop was ended (out of time); continue with --resume"

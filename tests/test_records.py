@@ -306,3 +306,20 @@ def test_finalists_are_recorded_beside_the_trials_and_count_in_the_seconds(recor
     (again,) = Records(records.run_dir, FINALISTS).trials()
     assert (again.name, again.results[0].episodes) == ("seed_baseline", rows)
     assert records.seconds_used() == finalists.seconds_used() == 60
+
+
+def test_the_hours_that_trainings_acted_for_are_used(records, monkeypatch):
+    clock = 1000.0
+    monkeypatch.setattr("tune.clock.StudyClock.now", lambda self: clock)
+    records.start_session()
+    clock = 1060.0
+    started(records)
+    records.end_trial(0, "complete", None)
+    clock = 1160.0
+    Records(records.run_dir, FINALISTS).note_act(0)
+    assert records.seconds_used() == 160
+    clock = 9000.0
+    records.start_session()
+    clock = 9040.0
+    records.note_act(0)
+    assert records.seconds_used() == 160 + 40

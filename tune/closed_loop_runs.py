@@ -163,7 +163,10 @@ def _let_one_act(act: Act, records: Records, brake: Brake, evaluate: Evaluate) -
         raise Ended(brake.reason or OUT_OF_TIME)
     with tempfile.TemporaryDirectory(prefix="acting-") as folder:
         policy = Path(folder) / "policy"
-        if not write_policy(act.run, records, policy):
-            return False
-        evaluate(policy, act.closed_loop, records.folder(act.run.number) / act.kept / act.name, brake)
+        try:
+            if not write_policy(act.run, records, policy):
+                return False
+            evaluate(policy, act.closed_loop, records.folder(act.run.number) / act.kept / act.name, brake)
+        finally:
+            records.note_act(act.run.number)
     return True

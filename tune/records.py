@@ -8,6 +8,7 @@
     trials/007/tried/          what it achieved when it acted to be chosen (tune.choice)
     finalists/...              the same of the finalists' runs
     sessions.jsonl             one line each time the study is started: when, and by which versions
+    acts.jsonl                 one line each time a training has acted, or was to: when
 
 A study is rebuilt from these after its process was killed, so each file is complete or absent, and
 a line that was cut off is dropped.
@@ -25,7 +26,7 @@ from tune.clock import StudyClock, clock_of
 from tune.closed_loop import TRIED, Achieved, achieved
 
 TRIALS, FINALISTS = "trials", "finalists"
-SESSIONS = "sessions.jsonl"
+SESSIONS, ACTS = "sessions.jsonl", "acts.jsonl"
 _UNKNOWN: Mapping[str, Any] = {}
 
 
@@ -170,6 +171,10 @@ class Records:
         """Record how a trial ended. One that was never started is not listed for it."""
         _write(self.folder(number) / "outcome.json", {"state": state, "reason": reason, "time": self._clock.now()})
 
+    def note_act(self, number: int) -> None:
+        """Note that a training acts no longer: the time up to here was used."""
+        _append(self.run_dir / ACTS, {"time": self._clock.now(), "of": f"{self.kind}/{number:03d}"})
+
     def keep_traceback(self, number: int, text: str) -> None:
         """Keep what a failed trial's process last said, in ``error.txt``."""
         path = self.folder(number) / "error.txt"
@@ -204,9 +209,9 @@ class Records:
     def _event_times(self) -> list[float]:
         """When anything was recorded, of either kind."""
         every = [trial for kind in (TRIALS, FINALISTS) for trial in Records(self.run_dir, kind).trials()]
-        return sorted(
-            t for trial in every for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t
-        )
+        acts = [line["time"] for line in _lines(self.run_dir / ACTS)]
+        ran = [t for trial in every for t in (trial.started, *(r.time for r in trial.results), _end_of(trial)) if t]
+        return sorted([*ran, *acts])
 
     def folder(self, number: int) -> Path:
         """Where a trial's record is."""
