@@ -257,8 +257,10 @@ def test_finalists_act_once_and_the_baseline_is_what_they_are_measured_against(s
 
     # what has been done is not done again; another question is another evaluation
     lines.clear()
-    all_act(pond, records, tracker, lines.append, Brake(None))
+    again = Told()
+    all_act(pond, records, again, lines.append, Brake(None))
     assert lines == []
+    assert again.said == tracker.said  # the tracker may have missed it
     for other in ({"n_action_steps": 2}, {"instruction": "water the flowers"}):
         lines.clear()
         pond = pond.model_copy(update=other)

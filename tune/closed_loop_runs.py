@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvla_core.errors import UserError, disk_is_full
-from tune.closed_loop import FOLDER, TRIED, achieved, evaluator_name
+from tune.closed_loop import FOLDER, TRIED, Achieved, achieved, evaluator_name
 from tune.closed_loop_spec import ClosedLoop
 from tune.console import Say, counted
 from tune.ray_session import OUT_OF_TIME, Brake
@@ -48,16 +48,22 @@ class Act:
     name: str
 
     @property
-    def is_done(self) -> bool:
-        """Whether it has acted in this environment, on these instances and in this way."""
+    def found(self) -> Achieved | None:
+        """What came of it; None where it has not acted in this environment, on these instances and in this way."""
         of_run = self.run.achieved if self.kept == FOLDER else self.run.tried
         found = next((each for each in of_run if each.evaluator == self.name), None)
         if found is None:
-            return False
+            return None
         asked, policy = _asked(self.closed_loop), found.settings["policy"]
         same_way = all(policy.get(key) == value for key, value in asked.items())
         same_instances = tuple(rollout.instance for rollout in found.rollouts) == self.closed_loop.numbers
-        return bool(same_way and same_instances and found.settings["env"] == asdict(self.closed_loop.environment))
+        same_env = found.settings["env"] == asdict(self.closed_loop.environment)
+        return found if same_way and same_instances and same_env else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has acted so."""
+        return self.found is not None
 
 
 def finalists_acts(closed_loop: ClosedLoop, trainings: Sequence[TrialRecord]) -> list[Act]:
@@ -75,6 +81,7 @@ def let_act(
 ) -> None:
     """Let those act that have not, one after the other, and tell the tracker.
 
+    It is told of those too that acted in an earlier session, whose tracker may have died before it was.
     A training whose policy fails at it is a line, and the others go on; so it is with whatever an environment of
     the user's own raises.
 
@@ -86,6 +93,9 @@ def let_act(
         brake: ends it; what is missing is done when the study is continued.
         evaluate: to be given in tests.
     """
+    for act in acts:
+        if act.found is not None:
+            _tell(tracker, act, act.found)
     waiting = [act for act in acts if not act.is_done]
     if not waiting or brake.reason is not None:
         return
@@ -108,8 +118,7 @@ def let_act(
             say(f"{who}: could not act: {_reason(error)}")
             continue
         found = next(each for each in achieved(records.folder(run.number), act.kept) if each.evaluator == act.name)
-        samples = max((result.samples_seen for result in run.results), default=0)
-        tracker.log_result(act.number, {"samples_seen": samples, **found.metrics(act.kept)})
+        _tell(tracker, act, found)
         score = next(iter(found.scores().items()))
         say(f"{who}: {score[0]} {100 * score[1].mean:.1f} % of {counted(len(found.rollouts), 'rollout')}")
 
@@ -148,6 +157,11 @@ def _asked(closed_loop: ClosedLoop) -> dict[str, Any]:
 def is_complete(run: TrialRecord) -> bool:
     """Whether it was trained to its end."""
     return run.outcome is not None and run.outcome.state == "complete"
+
+
+def _tell(tracker: Tracker, act: Act, found: Achieved) -> None:
+    samples = max((result.samples_seen for result in act.run.results), default=0)
+    tracker.log_result(act.number, {"samples_seen": samples, **found.metrics(act.kept)})
 
 
 def _reason(error: Exception) -> str:
