@@ -63,6 +63,24 @@ def test_the_environment_is_read_after_set(tmp_path, monkeypatch):
     )
 
 
+def test_a_number_of_the_environment_is_one_where_its_key_holds_one(tmp_path, monkeypatch):
+    numbers = {"NONE": "0", "RATE": "1e-4", "SAMPLES": "90000", "WARMUP": "100"}
+    for name, value in {"ROOT": "/7", "ALONE": "true", **numbers}.items():
+        monkeypatch.setenv(name, value)
+    edits = {
+        3: '  data: {train: [{root: "${ROOT}", weight: "${SAMPLES}"}], test_fraction: "${NONE}"}',
+        4: '  policy: {chunk_size: 50, pretrained: "${SAMPLES}", train_expert_only: "${ALONE}"}',
+        6: '    samples: "${SAMPLES}"\n    warmup_samples: "${WARMUP}"',
+        7: '    lr: "${RATE}"',
+        34: "  grace_samples: 10_000",
+    }
+    trial = loaded(tmp_path, edits).trial
+    assert trial["data"] == {"train": [{"root": "/7", "weight": 90_000.0}], "test_fraction": 0.0}
+    assert trial["policy"] == {"chunk_size": 50, "pretrained": "90000", "train_expert_only": True}
+    assert trial["optim"] == {"samples": 90_000, "warmup_samples": 100, "lr": 1e-4}
+    assert error(tmp_path, edits | {6: '    samples: "${RATE}"'}).startswith(f"{tmp_path}/eggs.yaml:6: trial.optim.")
+
+
 def test_relative_paths_are_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()

@@ -14,6 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import BaseTrial
+from pydantic import TypeAdapter, ValidationError
 
 from smolvla_core.config import TrialConfig, dotted_keys, weight_keys
 from smolvla_core.config_values import set_dotted
@@ -179,6 +180,21 @@ def base_values(spec: SearchSpec) -> dict[str, Any]:
                 node = node.get(part, _ABSENT) if isinstance(node, Mapping) else _ABSENT
         values[key] = info.get_default(call_default_factory=True) if node is _ABSENT else node
     return values
+
+
+def typed_values(spec: SearchSpec) -> dict[str, Any]:
+    """The fixed values, in which a number or switch that is text, as ``${NAME}`` gives it, is one."""
+    known, base = known_keys(spec), base_values(spec)
+    read = {key: _read(known[key].annotation, text) for key, text in base.items() if isinstance(text, str)}
+    return set_dotted(spec.trial, {key: value for key, value in read.items() if not isinstance(value, str)})
+
+
+def _read(annotation: Any, text: str) -> bool | int | float | str:
+    try:
+        value = TypeAdapter(annotation).validate_python(text)
+    except ValidationError:  # the checks say what is wrong with it
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 def complete(space: Space, point: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -190,8 +190,10 @@ class SearchSpec(Section):
             spec = cls.model_validate(values)
         except ValidationError as error:
             raise explained(error, cls) from None
+        from tune.space import typed_values
         from tune.spec_checks import check
 
+        spec = spec.model_copy(update={"trial": typed_values(spec)})
         check(spec)
         return spec
 
