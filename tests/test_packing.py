@@ -10,6 +10,7 @@ from ray.cluster_utils import Cluster
 from smolvla_core.errors import ConfigError
 from tests.core_fixtures import tiny_trial
 from tests.test_probe import make
+from tune.capacity import concurrency
 from tune.packing import Machine, idle, left_idle, machines, pack, packed_line, resources_of, while_measuring
 from tune.probe import Measured
 from tune.spec import Resources, SearchSpec, SpecError
@@ -103,8 +104,10 @@ def test_nothing_is_placed_on_gpus_that_are_left_idle(tmp_path):
         assert asked.gpus == 1  # two CPUs for two GPUs
         assert idle(trial, [small, large], asked) == [small]
         task = ray.remote(num_cpus=0, num_gpus=asked.gpus)(lambda: ray.get_runtime_context().get_node_id())
+        assert concurrency(asked, None) == 3
         with left_idle([small]):
             assert {ray.get(task.remote()) for _ in range(3)} == {large.node}
+            assert concurrency(asked, None) == 2
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -9,6 +9,7 @@ import ray
 import yaml
 
 from smolvla_core.errors import ConfigError
+from tune.packing import nodes_left_idle
 from tune.spec import Resources
 
 LAUNCHED = Path("~/ray_bootstrap_config.yaml")
@@ -17,7 +18,7 @@ _KUBERAY = "KUBERAY_GEN_RAY_START_CMD"  # an environment variable of KubeRay's c
 
 
 def concurrency(resources: Resources, limit: int | None) -> int:
-    """How many trials run at once.
+    """How many trials run at once; none on GPUs that are left idle (``tune.packing.left_idle``).
 
     Where an autoscaler adds machines on demand, that many are demanded; KubeRay does not say how many it would
     add, so that there ``limit`` decides.
@@ -29,7 +30,10 @@ def concurrency(resources: Resources, limit: int | None) -> int:
     Raises:
         ConfigError: not even one fits, and no autoscaler would add machines.
     """
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    idle = nodes_left_idle()
+    machines = [
+        node["Resources"] | ({"GPU": 0} if node["NodeID"] in idle else {}) for node in ray.nodes() if node["Alive"]
+    ]
     fits = sum(fit(machine, resources) for machine in machines)
     launched = LAUNCHED.expanduser()
     if launched.is_file():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from smolvla_core.errors import ConfigError
@@ -19,6 +20,8 @@ GPU_SHARE = 0.9
 """Of a GPU's free memory that is given out: what a trial needs varies a little."""
 MEMORY_SHARE = 0.8
 """Of a machine's memory."""
+_HELD = "left idle: "
+"""The name of who holds a machine's GPUs begins with it; Ray's id of the machine follows."""
 _GRAIN = 10_000
 """Ray counts shares of a GPU in parts of this many."""
 
@@ -107,7 +110,9 @@ def left_idle(on: Sequence[Machine]) -> Iterator[None]:
     """Keep Ray from placing anything on the GPUs of some machines while the block runs."""
     taken = [
         _Nothing.options(  # type: ignore[attr-defined]
-            num_gpus=machine.gpus, scheduling_strategy=NodeAffinitySchedulingStrategy(machine.node, soft=False)
+            name=f"{_HELD}{machine.node}",
+            num_gpus=machine.gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(machine.node, soft=False),
         ).remote()
         for machine in on
     ]
@@ -117,6 +122,12 @@ def left_idle(on: Sequence[Machine]) -> Iterator[None]:
     finally:
         for actor in taken:
             ray.kill(actor)
+
+
+def nodes_left_idle() -> set[str]:
+    """Ray's ids of the machines that are :func:`left_idle`, by this study or another on the same cluster."""
+    names = [str(actor["name"]) for actor in list_named_actors(all_namespaces=True)]
+    return {name.removeprefix(_HELD) for name in names if name.startswith(_HELD)}
 
 
 @ray.remote(num_cpus=0)
