@@ -305,6 +305,15 @@ def test_whatever_an_environment_raises_is_a_line_and_the_others_go_on(study, st
     ]
 
 
+def test_a_score_that_is_no_number_is_a_line_and_is_not_kept(study, state):
+    records, lines = finalists(study, state, ("a",)), []
+    pond = ClosedLoop(env="tests.fake_env:Unscored", instances="4", picture_size=32, max_seconds=0.2)
+    all_act(pond, records, NullTracker(), lines.append, Brake(None))
+    assert "could not act: tests.fake_env:Unscored: instance 4 ended with" in lines[1]
+    assert "and q nan; both must be finite" in lines[1]
+    assert records.trials()[0].achieved == ()
+
+
 def test_a_full_disk_is_no_policys_fault(study, state):
     def evaluate(policy, closed_loop, out, brake):
         raise OSError(errno.ENOSPC, "No space left on device")

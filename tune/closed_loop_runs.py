@@ -4,13 +4,14 @@ A policy is exported for the length of the evaluation; what came of it is kept w
 (``tune.closed_loop``), so that a study that is continued goes on with those that are missing.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from smolvla_core.errors import UserError, disk_is_full
+from smolvla_core.errors import DataError, UserError, disk_is_full
 from tune.closed_loop import FOLDER, TRIED, Achieved, achieved, evaluator_name
 from tune.closed_loop_spec import ClosedLoop
 from tune.console import Say, counted
@@ -127,7 +128,7 @@ def evaluate_policy(policy: Path, closed_loop: ClosedLoop, out: Path, brake: Bra
     """Let an exported policy act, and write ``results.json``.
 
     Raises:
-        UserError: the policy and the environment do not go together.
+        UserError: the policy and the environment do not go together, or a score is no number.
         Ended: the brake was pulled.
     """
     from smolvla_core.acting import device_of, load_actor
@@ -145,6 +146,12 @@ def evaluate_policy(policy: Path, closed_loop: ClosedLoop, out: Path, brake: Bra
     acting = ActorPolicy(actor)
     rollout = Rollout(closed_loop.at_once, closed_loop.jobs)
     episodes = run_episodes(acting, env, closed_loop.numbers, rollout, notify)
+    odd = [each for each in episodes if not (math.isfinite(each.eggs_placed) and math.isfinite(each.q))]
+    if odd:
+        raise DataError(
+            f"{env.name}: instance {odd[0].instance} ended with eggs_placed {odd[0].eggs_placed:g} and q {odd[0].q:g}; "
+            "both must be finite, correct the environment"
+        )
     described = {**acting.describe(), **_asked(closed_loop)}
     write_results(out, document(env, described, acting.seed, episodes, summarise(episodes)))
 
