@@ -150,6 +150,29 @@ def test_the_later_records_win(study, tmp_path):
     assert not (study / "trials/000/error.txt").exists()
 
 
+def test_a_study_that_was_fetched_in_part_is_fetched_again(study, monkeypatch):
+    address = join(BUCKET, study.name)
+    with Mirror(study, Folder.at(address)):
+        pass
+    shutil.rmtree(study)
+    fetch = Folder._fetch
+
+    def without_trials(self, name, file):
+        if name.startswith("trials/"):
+            raise OSError("the network\nis away")
+        fetch(self, name, file)
+
+    monkeypatch.setattr(Folder, "_fetch", without_trials)
+    with pytest.raises(ConfigError, match=rf"^--resume: {address} could not be fetched \(the network\); try again$"):
+        fetched(address)
+    monkeypatch.setattr(Folder, "_fetch", fetch)
+    assert fetched(address) == study
+    with Mirror(study, Folder.at(address)):
+        pass
+    assert "trials/000/params.json" in Folder.at(address).files()
+    assert len(Records(study).trials()) == 1
+
+
 def test_a_living_driver_elsewhere_keeps_its_study(study, monkeypatch):
     remote = in_bucket(study.name)
     with Mirror(study, remote) as copies:

@@ -188,16 +188,23 @@ def fetched(address: str, asked_by: str = "--resume") -> Path:
     """A study's folder here, with the records of its remote one; where those here are as new, they stay.
 
     Raises:
-        ConfigError: the address cannot be opened, or holds no study.
+        ConfigError: the address cannot be opened or fetched, or holds no study.
         StudyBusyError: a living driver runs it.
     """
     remote, folder = Folder.at(address, asked_by), Path("runs").absolute() / name_of(address)
     try:
-        there = remote.files(but=(RAY_FOLDER,))
+        return _fetched(remote, folder, asked_by)
     except (OSError, ArrowException) as error:
-        raise ConfigError(f"{asked_by}: {address} cannot be read ({str(error).splitlines()[0]})") from None
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{asked_by}: {address} could not be fetched ({what}); try again") from None
+
+
+def _fetched(remote: Folder, folder: Path, asked_by: str) -> Path:
+    there = remote.files(but=(RAY_FOLDER,))
     if SESSIONS not in there:
-        raise ConfigError(f"{asked_by}: {address} holds no {SESSIONS}; give a study's address, as its plan names it")
+        raise ConfigError(
+            f"{asked_by}: {remote.address} holds no {SESSIONS}; give a study's address, as its plan names it"
+        )
     refuse_if_driven(remote, folder)
     driver.hold(folder)
     here = folder / SESSIONS
@@ -205,7 +212,9 @@ def fetched(address: str, asked_by: str = "--resume") -> Path:
         return folder
     for file in [file for file in folder.rglob("*") if file.is_file() and file.name != driver.LOCK_NAME]:
         file.unlink()
-    remote.download((name for name in there if name != _ALIVE), folder)
+    remote.download((name for name in there if name not in (_ALIVE, SESSIONS)), folder)
+    # it comes last: until it is there, the folder does not pass for the whole study, whose rest would be deleted
+    remote.download([SESSIONS], folder)
     return folder
 
 
