@@ -363,6 +363,14 @@ def test_the_command_writes_the_page_and_answers_a_wrong_folder_in_one_line(tmp_
     assert not (tmp_path / REPORT_FILE).exists()
 
 
+def test_a_study_fetched_from_a_bucket_is_not_said_to_run(tmp_path, monkeypatch):
+    make_study(tmp_path / "bucket" / "run", VALUES)
+    refresh_results(tmp_path / "bucket" / "run", "complete")
+    monkeypatch.chdir(tmp_path)
+    assert main([f"file://{tmp_path}/bucket/run"]) == 0
+    assert json.loads((tmp_path / "runs" / "run" / "summary.json").read_text())["state"] == "complete"
+
+
 def wait_for(condition, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end and not condition():

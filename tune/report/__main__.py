@@ -6,6 +6,7 @@ Exit code 0 on success, 2 where the folder holds no study (one line says so).
 import sys
 
 from smolvla_core.command import OK, Parser, answer
+from tune import driver
 from tune.report.results import TRIALS_FILE, refresh_results
 from tune.report.study_files import SUMMARY_FILE
 from tune.run_folder import opened
@@ -22,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def write() -> int:
-        print(refresh_results(opened(options.run, "RUN")).report)
+        folder = opened(options.run, "RUN")
+        driver.release(folder)  # what is fetched is held, and would pass for a study that is running
+        print(refresh_results(folder).report)
         return OK
 
     return answer(write)
