@@ -327,10 +327,14 @@ def test_the_policy_is_kept_as_long_as_it_is_the_best_trials(tmp_path):
     records.start_trial(4, None, params(4), {})
     records.add_result(4, Result({METRIC: 0.1, "samples_seen": 900}))
     records.end_trial(4, "complete", None)
-    again = refresh_results(folder)
-    assert again.best.number == 4
-    assert again.checkpoint is None
+    refresh_results(folder, "running")  # and the driver was killed: the files are those of trial 2 still
+    for _ in range(2):
+        again = refresh_results(folder)
+        assert (again.state, again.best.number) == ("interrupted", 4)
+        assert (again.checkpoint, again.config) == (None, None)
     assert "--resume" in read(folder).sections["best"]
+    records.end_trial(4, "failed", "diverged")
+    assert refresh_results(folder).checkpoint == str(folder / "best")
 
 
 def read_summary(folder: Path):

@@ -14,7 +14,7 @@ import pandas as pd
 from smolvla_core.config import TrialConfig
 from tune.finalists import winners_record
 from tune.records import Records, TrialRecord
-from tune.report.study_files import BEST_CONFIG, BEST_POLICY, SUMMARY_FILE, read_study
+from tune.report.study_files import BEST_CONFIG, BEST_OF, BEST_POLICY, SUMMARY_FILE, best_of, read_study
 from tune.run_folder import write_whole
 from tune.summary import Summary, state_of
 
@@ -38,11 +38,13 @@ def write_results(summary: Summary, run_dir: Path, records: Records) -> tuple[Su
     trials = records.trials()
     best = winners_record(summary.finalists, run_dir)
     best = best or next((trial for trial in trials if summary.best and trial.number == summary.best.number), None)
+    (run_dir / BEST_OF).unlink(missing_ok=True)  # nobody's, until both are written
     if best is not None:
         write_whole(run_dir / BEST_CONFIG, TrialConfig.from_dict(best.config).to_yaml())
         summary = replace(summary, config=str(run_dir / BEST_CONFIG))
         if write_policy(best, records, run_dir / BEST_POLICY):
             summary = replace(summary, checkpoint=str(run_dir / BEST_POLICY))
+        write_whole(run_dir / BEST_OF, json.dumps(best_of(summary)) + "\n")
     _write_tables(summary, run_dir, trials)
     try:
         summary = _write_page(summary, run_dir)

@@ -14,6 +14,8 @@ from tune.spec import Resources, SearchSpec
 from tune.summary import Summary
 
 BEST_POLICY, BEST_CONFIG = "best", "best.yaml"
+BEST_OF = "best.json"
+"""Whose the two are: the summary is written anew while a search runs, they are not."""
 SUMMARY_FILE = "summary.json"
 
 
@@ -32,6 +34,7 @@ class StudyFiles:
         dataset: ``smolvla_core.data.dataset.fingerprint``; empty where it was not recorded.
         objective: ``smolvla_core.evaluate.describe_objective``; likewise.
         written: the summary that was written last; likewise.
+        best_of: of what was the best when ``best/`` and ``best.yaml`` were written, :func:`best_of`; likewise.
     """
 
     run_dir: Path
@@ -44,6 +47,7 @@ class StudyFiles:
     dataset: Mapping[str, Any]
     objective: Mapping[str, Any]
     written: Mapping[str, Any]
+    best_of: Mapping[str, Any]
 
     @property
     def resources(self) -> Resources:
@@ -82,10 +86,7 @@ class StudyFiles:
 
     def _with_best_files(self, summary: Summary) -> Summary:
         """With the best policy and its YAML where they lie here and belong to what is now the best."""
-        best, before = summary.best, self.written.get("best")
-        if best is None or before is None or (best.number, best.rung) != (before["number"], before["rung"]):
-            return summary
-        if _policy(summary.finalists) != _policy(self.written.get("finalists")):
+        if summary.best is None or self.best_of != best_of(summary):
             return summary
         policy, config = self.run_dir / BEST_POLICY, self.run_dir / BEST_CONFIG
         return replace(
@@ -119,13 +120,20 @@ def read_study(run_dir: Path, asked_by: str = "RUN") -> StudyFiles:
         dataset=_document(run_dir / DATASET),
         objective=_document(run_dir / OBJECTIVE),
         written=_document(run_dir / SUMMARY_FILE),
+        best_of=_document(run_dir / BEST_OF),
     )
 
 
-def _policy(finalists: Mapping[str, Any] | None) -> Any:
-    """Which of the finalists' trainings was exported; None where it is the search's best trial."""
-    policy = (finalists or {}).get("policy")
-    return policy["number"] if policy else None
+def best_of(summary: Summary) -> dict[str, Any]:
+    """What tells a study's best training: the best ``trial``, its ``rung``, and the ``finalist`` that is exported.
+
+    Empty where no trial has reached a rung; ``finalist`` is None where it is the trial itself.
+    """
+    if summary.best is None:
+        return {}
+    policy = (summary.finalists or {}).get("policy")
+    number = policy["number"] if policy else None
+    return {"trial": summary.best.number, "rung": summary.best.rung, "finalist": number}
 
 
 def _document(file: Path) -> Mapping[str, Any]:
