@@ -29,7 +29,7 @@ from tune.fixed_runs import run_config
 from tune.ray_session import Brake
 from tune.records import ACTS, FINALISTS, Records, Result
 from tune.report import closing_lines
-from tune.report.study_files import read_study
+from tune.report.study_files import BEST_OF, BEST_POLICY, read_study
 from tune.source import SpecError
 from tune.tracking import NullTracker, make_tracker
 
@@ -118,7 +118,14 @@ def test_scores_of_seeds_are_pooled_and_gains_are_paired(tmp_path):
 def study(tmp_path):
     """Trial 2 is the best at the highest rung."""
     make_study(tmp_path / "run", [[0.9, 0.85, 0.8], [1.1], [0.8, 0.75, 0.7]])
+    with_best(tmp_path / "run", trial=2)
     return tmp_path / "run"
+
+
+def with_best(folder, trial):
+    """With a policy in ``best/`` that is a trial's at the highest rung."""
+    (folder / BEST_POLICY).mkdir()
+    (folder / BEST_OF).write_text(json.dumps({"trial": trial, "rung": 900, "finalist": None}))
 
 
 def test_results_are_kept_once_and_stand_in_summary_and_report(study, tmp_path, capsys):
@@ -173,9 +180,23 @@ def test_mistakes_change_nothing(study, tmp_path, capsys):
     assert "has no best trial yet" in says(empty, "--trial", "best", good)
 
 
+def test_best_is_refused_where_best_holds_another_policy(study, tmp_path, capsys):
+    good = str(garden_results(tmp_path / "out", [1]))
+    records = Records(study)
+    records.start_trial(3, None, {}, {})
+    records.add_result(3, Result({METRIC: 0.1, "samples_seen": 900}))
+    assert main([str(study), "--trial", "BEST", good]) == 2
+    said = capsys.readouterr().err
+    assert f"{study}/best may be another trial's than what is best now (study interrupted); give the number" in said
+    assert said.count("\n") == 1
+    assert main([str(study), "--trial", "2", good]) == 0
+    assert not achieved(records.folder(3))
+
+
 def test_mlflow_has_the_scores_and_the_files_once(tmp_path):
     run_dir = tmp_path / "runs" / "stub-1"
     records = make_study(run_dir, [[0.9, 0.85, 0.8]], tracking={"experiment": "eggs"})
+    with_best(run_dir, trial=0)
     spec = read_study(run_dir).spec
     tracker = make_tracker(spec.tracking.uri, spec.experiment, run_dir)
     tracker.start_study(run_dir, spec.to_dict(), "study: stub", None, False)

@@ -14,7 +14,7 @@ from tune.closed_loop import Achieved, achieved, attach, read_results
 from tune.console import counted
 from tune.records import FINALISTS, Records, TrialRecord
 from tune.report.results import REPORT_FILE, refresh_results
-from tune.report.study_files import SUMMARY_FILE, StudyFiles, read_study
+from tune.report.study_files import BEST_POLICY, SUMMARY_FILE, StudyFiles, read_study
 from tune.tracking.mlflow_attach import attach_to_run
 from tune.tracking.mlflow_store import TrackingError
 
@@ -80,14 +80,21 @@ def _whose(study: StudyFiles, asked: str) -> tuple[Records, TrialRecord]:
 
 
 def _best(study: StudyFiles) -> tuple[str, str]:
-    """The training whose policy ``best/`` holds."""
+    """The training whose policy ``best/`` holds.
+
+    Raises:
+        ConfigError: there is none, or the best is another by now.
+    """
     summary = study.summary()
-    policy = (summary.finalists or {}).get("policy")
-    if policy is not None:
-        return "finalist", str(policy["number"])
     if summary.best is None:
         raise ConfigError(f"--trial: {study.run_dir} has no best trial yet; give a trial's number")
-    return "trial", str(summary.best.number)
+    if summary.checkpoint is None:
+        raise ConfigError(
+            f"--trial: {study.run_dir / BEST_POLICY} may be another trial's than what is best now (study "
+            f"{summary.state}); give the number of the trial that acted"
+        )
+    policy = (summary.finalists or {}).get("policy")
+    return ("finalist", str(policy["number"])) if policy else ("trial", str(summary.best.number))
 
 
 def _key(records: Records, number: int) -> str:
