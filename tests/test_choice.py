@@ -216,10 +216,12 @@ def test_the_finalist_that_places_most_wins_whatever_its_error(tmp_path, acts):
         "trial 3 has the most eggs placed on 3 instances, over 2 training seeds: 94.4 %, +88.9 points ("
     )
     assert "chance" not in found["verdict"]
+    assert found["acting"]["score"] == "eggs placed"
+    assert found["acting"]["gain"]["mean"] == pytest.approx(16 / 18)
     assert found["policy"]["number"] in (1, 2)
     # one that has not acted leaves the decision to the test episodes
     late = compared(spec, searched(), [*base, *wins, *seeds_of("trial 3", acts, [1, 1, 1], None, error=0.9)])
-    assert late["winner"] == "seed_baseline"
+    assert (late["winner"], late["acting"]) == ("seed_baseline", None)
     without = stub_spec(tmp_path, warm_start=WARM, finalists={"k": 1, "seeds": 2})
     assert compared(without, searched(), [*base, *wins, *best])["winner"] == "seed_baseline"
 
@@ -244,13 +246,14 @@ def test_the_verdict_says_what_the_gain_is_worth(acts):
     def verdict(baseline="seed_baseline", **seeds):
         return winner_by_acting("garden", {name: seeds_of(name, acts, *eggs) for name, eggs in seeds.items()}, baseline)
 
-    name, said = verdict(seed_baseline=[[1, 0, 1]], other=[[1, 1, 0]])
-    assert name == "seed_baseline"
-    assert said.endswith("66.7 %; it is the baseline: nothing better was found.")
-    name, said = verdict(seed_baseline=[[1, 0, 0]], other=[[0, 1, 1]])
-    assert name == "other"
-    assert said.endswith("over seed_baseline, which may be chance.")
-    assert verdict(None, other=[[0, 1, 1]])[1].endswith("there is no baseline to measure a gain against.")
+    found = verdict(seed_baseline=[[1, 0, 1]], other=[[1, 1, 0]])
+    assert (found.winner, found.gain) == ("seed_baseline", None)
+    assert found.verdict.endswith("66.7 %; it is the baseline: nothing better was found.")
+    found = verdict(seed_baseline=[[1, 0, 0]], other=[[0, 1, 1]])
+    assert (found.winner, found.gain.sign) == ("other", 0)
+    assert found.verdict.endswith("over seed_baseline, which may be chance.")
+    found = verdict(None, other=[[0, 1, 1]])
+    assert found.verdict.endswith("there is no baseline to measure a gain against.")
     assert verdict(seed_baseline=[[1, 0, 0]], other=[[0, 1]]) is None  # not the same instances
     assert winner_by_acting("another", {"a": seeds_of("a", acts, [1])}, None) is None
     assert winner_by_acting("garden", {}, None) is None

@@ -12,6 +12,7 @@ import pytest
 from tests.stub import METRIC, stub_spec
 from tune.records import Records, Result
 from tune.report.__main__ import main
+from tune.report.finalists import finalists_outcome
 from tune.report.refresher import Refresher
 from tune.report.results import REPORT_FILE, refresh_results, write_results
 from tune.report.study_files import read_study
@@ -282,21 +283,62 @@ def test_the_headline_says_when_a_gain_is_within_noise(tmp_path, errors, headlin
     assert "over 3 episodes" in head
 
 
+def told(mean, low, high):
+    return {"mean": mean, "low": low, "high": high}
+
+
 @pytest.mark.parametrize(
-    ("winner", "headline"),
+    ("gain", "acting", "headline", "tile"),
     [
-        ({"name": "trial 3", "gain": {"mean": 0.2, "low": 0.1, "high": 0.3}}, "Trial 3 is 20.0% better than seed_base"),
-        ({"name": "trial 3", "gain": {"mean": 0.2, "low": -0.1, "high": 0.5}}, "Within noise: trial 3 is 20.0% better"),
-        ({"name": "seed_baseline", "gain": None}, "Nothing beats seed_baseline"),
+        (told(0.2, 0.1, 0.3), None, "Trial 3 is 20.0% better than seed_baseline", ("+20.0%", "on test episodes")),
+        (told(0.2, -0.1, 0.5), None, "Within noise: trial 3 is 20.0% better", ("+20.0%", "within noise")),
+        (told(-0.3, -0.35, -0.25), None, "Trial 3 is 30.0% worse than seed_baseline", ("-30.0%", "on test episodes")),
+        # acting decided: whatever the test error says, the headline is of what was achieved
+        (
+            told(-0.3, -0.35, -0.25),
+            {"score": "eggs placed", "gain": told(0.15, 0.05, 0.25)},
+            "Trial 3 has the most eggs placed, +15.0 points over seed_baseline",
+            ("+15.0 points", "trial 3, eggs placed"),
+        ),
+        (
+            told(0.2, 0.1, 0.3),
+            {"score": "eggs placed", "gain": told(0.05, -0.05, 0.15)},
+            "Within noise: trial 3 has the most eggs placed, +5.0 points over",
+            ("+5.0 points", "trial 3, eggs placed, within noise"),
+        ),
+        (None, {"score": "Q", "gain": None}, "Trial 3 has the most Q", ("–", "no baseline to compare with")),
+        (None, None, "Trial 3 has the lowest test error", ("–", "no baseline to compare with")),
     ],
-)
-def test_where_finalists_were_tested_the_headline_is_theirs(tmp_path, winner, headline):
+)  # fmt: skip
+def test_where_finalists_were_tested_headline_and_tile_are_theirs(gain, acting, headline, tile):
+    outcome = {
+        "contenders": [{"name": "trial 3", "gain": gain}],
+        "winner": "trial 3",
+        "verdict": "The whole sentence.",
+        "acting": acting,
+    }
+    found = finalists_outcome(outcome, "seed_baseline")
+    assert found["headline"].startswith(headline)
+    assert found["value"] == tile[0]
+    assert found["note"].endswith(tile[1])
+    assert found["detail"] == "The whole sentence."
+
+
+@pytest.mark.parametrize("acting", [None, {"score": "eggs placed", "gain": None}])
+def test_a_baseline_that_wins_the_test_is_the_headline(tmp_path, acting):
     make_study(tmp_path / "run", VALUES)
     study = read_study(tmp_path / "run")
-    found = {"contenders": [winner], "winner": winner["name"], "verdict": "The whole sentence."}
+    found = {
+        "contenders": [{"name": "seed_baseline", "gain": None}],
+        "winner": "seed_baseline",
+        "verdict": "The whole sentence.",
+        "acting": acting,
+    }
     summary = replace(study.summary("complete"), finalists=found)
-    assert verdict(summary, study.trials[0])["headline"].startswith(headline)
-    assert verdict(summary, study.trials[0])["detail"] == "The whole sentence."
+    assert verdict(summary, study.trials[0]) == {
+        "headline": "Nothing beats seed_baseline",
+        "detail": "The whole sentence.",
+    }
 
 
 def test_a_study_that_runs_says_so_and_one_whose_process_died_too(tmp_path):

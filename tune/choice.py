@@ -10,6 +10,7 @@ act on other instances, the eggs that they place decide as well.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tune.acted import WORDS, gain_over, points, trial_name
@@ -17,11 +18,29 @@ from tune.closed_loop import TRIED, best_try, pooled
 from tune.closed_loop_runs import Act, is_complete
 from tune.closed_loop_spec import Choice, ClosedLoop
 from tune.console import counted
+from tune.intervals import Interval
 from tune.records import Records, TrialRecord
 
 STEPS = "policy.n_action_steps"
 ASIDE = "tried_before"
 _OWN = "own"
+
+
+@dataclass(frozen=True)
+class ByActing:
+    """What acting says of the finalists.
+
+    Attributes:
+        winner: who achieved most.
+        verdict: a sentence on it.
+        score: what was achieved, in words.
+        gain: the difference to the baseline's; None where the winner is the baseline, or there is none.
+    """
+
+    winner: str
+    verdict: str
+    score: str
+    gain: Interval | None = None
 
 
 def trials_acts(closed_loop: ClosedLoop, trials: Sequence[TrialRecord]) -> list[Act]:
@@ -62,8 +81,8 @@ def chosen_params(trial: TrialRecord) -> Mapping[str, Any]:
 
 def winner_by_acting(
     evaluator: str, seeds: Mapping[str, Sequence[TrialRecord]], baseline: str | None
-) -> tuple[str, str] | None:
-    """Which finalist places most, and a sentence on it; None where not all have acted on the same instances.
+) -> ByActing | None:
+    """Which finalist places most; None where not all have acted on the same instances.
 
     Args:
         evaluator: whose results decide.
@@ -81,14 +100,14 @@ def winner_by_acting(
     where = f"{counted(len(asked.pop()), 'instance')}, over {counted(len(achieved[winner]), 'training seed')}"
     said = f"{winner} has the most {WORDS[first]} on {where}: {100 * best.mean:.1f} %"
     if baseline not in achieved:
-        return winner, f"{said}; there is no baseline to measure a gain against."
+        return ByActing(winner, f"{said}; there is no baseline to measure a gain against.", WORDS[first])
     if winner == baseline:
-        return winner, f"{said}; it is the baseline: nothing better was found."
+        return ByActing(winner, f"{said}; it is the baseline: nothing better was found.", WORDS[first])
     gain = gain_over(achieved[winner], achieved[baseline])
     if gain is None:
-        return winner, f"{said}."
+        return ByActing(winner, f"{said}.", WORDS[first])
     noise = "" if gain.sign > 0 else ", which may be chance"
-    return winner, f"{said}, {points(gain.to_dict())} over {baseline}{noise}."
+    return ByActing(winner, f"{said}, {points(gain.to_dict())} over {baseline}{noise}.", WORDS[first], gain)
 
 
 def _who(trial: TrialRecord, steps: int | None) -> str:

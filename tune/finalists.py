@@ -174,12 +174,14 @@ def compared(
         "metric": metric,
         "test_episodes": episodes,
         "seeds": len(seeds),
+        "acting": None,
     }
     if spec.closed_loop is not None and spec.closed_loop.choose is not None:
         acting = {each.name: [scored[each.name, seed] for seed in seeds] for each in there}
         if (found := winner_by_acting(evaluator_name(spec.closed_loop.env), acting, first)) is not None:
-            winner, result["verdict"] = found
-            result["winner"] = winner
+            winner = found.winner
+            decided = {"score": found.score, "gain": found.gain.to_dict() if found.gain else None}
+            result |= {"winner": winner, "verdict": found.verdict, "acting": decided}
     result["policy"] = _exported(spec, [scored[winner, seed] for seed in seeds]) if winner is not None else None
     result["missing"] = _missing(wanted_runs(spec, chosen), scored, recorded)
     return result

@@ -1,7 +1,47 @@
-"""The finalists' section of the report, and the intervals of the gains: where a study has them, in words and rows."""
+"""What the report says of the finalists, and the intervals of the gains: where a study has them, in words and rows."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from tune.intervals import Interval
+
+
+def finalists_outcome(finalists: Mapping[str, Any] | None, baseline: str | None) -> dict[str, str] | None:
+    """Who won, as the report's headline and its tile of the gain say it; None where no finalist has been scored.
+
+    Args:
+        finalists: as for :func:`finalists_view`; ``acting``, where acting decided between them, has the ``score``
+            that did and its ``gain`` over the baseline.
+        baseline: its name.
+
+    Returns:
+        ``headline`` and ``detail``, ``value`` and ``note``.
+    """
+    if not finalists or finalists["winner"] is None:
+        return None
+    winner = next(row for row in finalists["contenders"] if row["name"] == finalists["winner"])
+    name, acting = str(winner["name"]), finalists.get("acting")
+    gain = (acting or winner)["gain"]
+    most = f"has the most {acting['score']}" if acting else "has the lowest test error"
+    if name == baseline:
+        headline, value, note = f"Nothing beats {name}", "none", f"nothing beats {name}"
+    elif gain is None:
+        headline, value, note = f"{name} {most}", "–", "no baseline to compare with"
+    elif acting:
+        value = f"{100 * gain['mean']:+.1f} points"
+        headline, note = f"{name} {most}, {value} over {baseline}", f"{name}, {acting['score']}"
+    else:
+        value, note = f"{gain['mean']:+.1%}", f"{name}, on test episodes"
+        direction = "better" if gain["mean"] >= 0 else "worse"
+        headline = f"{name} is {abs(gain['mean']):.1%} {direction} than {baseline or 'the baseline'} on test episodes"
+    if gain is not None and Interval(**gain).sign == 0:
+        headline, note = f"Within noise: {headline}", f"{note}, within noise"
+    return {
+        "headline": f"{headline[0].upper()}{headline[1:]}",
+        "detail": str(finalists["verdict"]),
+        "value": value,
+        "note": note,
+    }
 
 
 def finalists_view(finalists: Mapping[str, Any] | None) -> dict[str, Any] | None:

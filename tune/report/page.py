@@ -10,12 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from tune.console import counted, duration, format_value, short_keys
-from tune.intervals import Interval
 from tune.records import TrialRecord
 from tune.report import figures, space_figures, words
 from tune.report.closed_loop import closed_loop_view
 from tune.report.cost import Cost, busy_seconds, cost_of
-from tune.report.finalists import finalists_view, intervals_of
+from tune.report.finalists import finalists_outcome, finalists_view, intervals_of
 from tune.report.importances import Importances, importances
 from tune.report.rungs import at_rung, fullest_rung, paired_gains, rung_rows
 from tune.report.study_files import StudyFiles
@@ -119,14 +118,13 @@ def _tiles(summary: Summary, cost: Cost, baseline: TrialRecord | None) -> list[d
     states = ", ".join(
         f"{count} {figures.STATE_WORDS.get(state, state)}" for state, count in sorted(summary.trials.items())
     )
-    gone = "the baseline has not come as far" if baseline else "no baseline to compare with"
     return [
         {
             "label": "Best objective",
             "value": f"{best.value:.5g}" if best else "–",
             "note": f"{summary.metric} at {best.rung:,} samples" if best else summary.metric,
         },
-        _gain_tile(summary, gone),
+        _gain_tile(summary, baseline),
         {"label": "Trials", "value": str(sum(summary.trials.values())), "note": states or "none yet"},
         {"label": "Time", "value": duration(summary.seconds), "note": f"{counted(cost.samples, 'sample')} drawn"},
         {
@@ -137,16 +135,14 @@ def _tiles(summary: Summary, cost: Cost, baseline: TrialRecord | None) -> list[d
     ]
 
 
-def _gain_tile(summary: Summary, gone: str) -> dict[str, str]:
+def _gain_tile(summary: Summary, baseline: TrialRecord | None) -> dict[str, str]:
     """The gain over the baseline: on the test episodes where the finalists were scored there."""
-    finalists = summary.finalists or {}
-    winner = next((row for row in finalists.get("contenders", ()) if row["name"] == finalists.get("winner")), None)
-    if winner is not None and winner["gain"] is not None:
-        noise = "" if Interval(**winner["gain"]).sign > 0 else ", within noise"
-        value, note = f"{winner['gain']['mean']:+.1%}", f"{winner['name']}, on test episodes{noise}"
+    tested = finalists_outcome(summary.finalists, baseline.name if baseline else None)
+    if tested is not None:
+        value, note = tested["value"], tested["note"]
     elif summary.baseline is None:
-        value, note = "–", gone
-    elif winner is not None or (summary.best and summary.best.number == summary.baseline.number):
+        value, note = "–", "the baseline has not come as far" if baseline else "no baseline to compare with"
+    elif summary.best and summary.best.number == summary.baseline.number:
         value, note = "none", f"nothing beats {summary.baseline.name}"
     else:
         value = f"{summary.gain:+.1%}" if summary.gain is not None else "–"

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune.console import counted, duration
-from tune.intervals import Interval
 from tune.records import TrialRecord
 from tune.report.cost import Cost
+from tune.report.finalists import finalists_outcome
 from tune.report.importances import FEWEST, RESAMPLES, Importances
 from tune.report.study_files import StudyFiles
 from tune.space import base_values
@@ -44,8 +44,9 @@ def when(study: StudyFiles, summary: Summary) -> str:
 
 def verdict(summary: Summary, baseline: TrialRecord | None) -> dict[str, str]:
     """The study's result: a headline, and a sentence of detail; of the finalists, where the test has been made."""
-    if summary.finalists and summary.finalists["winner"] is not None:
-        return _tested(summary.finalists, baseline)
+    tested = finalists_outcome(summary.finalists, baseline.name if baseline else None)
+    if tested is not None:
+        return {key: tested[key] for key in ("headline", "detail")}
     best, against = summary.best, summary.baseline
     if best is None:
         running = summary.state == "running"
@@ -76,20 +77,6 @@ def verdict(summary: Summary, baseline: TrialRecord | None) -> dict[str, str]:
         "headline": f"{noise} {best.number} is {abs(share):.1%} {direction} than {against.name}{so_far}",
         "detail": f"{pair}; from one seed each{summary.gain_noise}.",
     }
-
-
-def _tested(finalists: Mapping[str, Any], baseline: TrialRecord | None) -> dict[str, str]:
-    """The verdict of the test episodes."""
-    winner = next(row for row in finalists["contenders"] if row["name"] == finalists["winner"])
-    name, detail = f"{winner['name'][0].upper()}{winner['name'][1:]}", str(finalists["verdict"])
-    if winner["gain"] is None:
-        beaten = baseline is not None and baseline.name == winner["name"]
-        headline = f"Nothing beats {winner['name']}" if beaten else f"{name} has the lowest test error"
-    else:
-        gain = Interval(**winner["gain"])
-        against = f"{abs(gain.mean):.1%} better than {baseline.name if baseline else 'the baseline'} on test episodes"
-        headline = f"{name} is {against}" if gain.sign > 0 else f"Within noise: {winner['name']} is {against}"
-    return {"headline": headline, "detail": detail}
 
 
 def gain_words(summary: Summary, baseline: TrialRecord | None) -> str:
