@@ -139,7 +139,8 @@ def test_the_exported_training_is_the_median_by_validation_and_not_by_test(tmp_p
     for seed, (val, factor) in enumerate([(0.9, 0.1), (0.2, 0.5), (0.5, 0.4)], 1):
         runs.append(finalist(2 + seed, "trial 3", seed, [factor * error for error in HARD], val=val))
     found = compared(spec, SEARCHED, runs)
-    assert (found["winner"], found["policy"]) == ("trial 3", {"number": 5, "seed": 3, "validation": 0.5})
+    exported = {"number": 5, "seed": 3, "validation": 0.5, "samples": 900}
+    assert (found["winner"], found["policy"]) == ("trial 3", exported)
 
 
 def test_what_was_cut_or_failed_is_told_and_only_common_seeds_count(tmp_path):

@@ -262,7 +262,13 @@ def _exported(spec: SearchSpec, runs: Sequence[TrialRecord]) -> dict[str, Any]:
     metric = spec.objective.metric
     by_error = sorted(runs, key=lambda run: run.results[-1].metrics[metric])
     median = by_error[(len(by_error) - 1) // 2]
-    return {"number": median.number, "seed": int(median.params[SEED]), "validation": median.results[-1].metrics[metric]}
+    last = median.results[-1]
+    return {
+        "number": median.number,
+        "seed": int(median.params[SEED]),
+        "validation": last.metrics[metric],
+        "samples": last.samples_seen,
+    }
 
 
 def _verdict(winner: str | None, baseline: str | None, gains: Mapping[str, Interval], episodes: int, seeds: int) -> str:

@@ -180,11 +180,12 @@ class StudyRuns:
         close(self._client, self.parent_id, outcome, tags, ended_ms)
 
     def register_best(self, summary: Mapping[str, Any]) -> None:
-        """Register the best trial's policy (``summary["checkpoint"]``) as a model named as the study."""
-        name, best = summary["study"], summary["best"]
+        """Register the winner's policy (``summary["checkpoint"]``) as a model named as the study."""
+        name, policy = summary["study"], (summary.get("finalists") or {}).get("policy")
         key = entities.winner_key(summary)
         assert key is not None
-        winner = Winner(self._study_id, self.trial(key).run_id, key, best["rung"])
+        samples = policy["samples"] if policy else summary["best"]["rung"]
+        winner = Winner(self._study_id, self.trial(key).run_id, key, samples)
         version = register(self._client, name, winner, summary["checkpoint"], summary)
         self._registered = f"{version_link(name, version)}, alias `{ALIAS}`" if version else None
 
