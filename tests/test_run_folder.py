@@ -149,6 +149,13 @@ def test_a_study_is_resumed_with_the_budget_finalists_and_resources_of_now(tmp_p
     assert resumed_spec(folder, None, 0) == spec_in(tmp_path)
 
 
+def test_a_folder_of_the_claims_is_no_study_to_resume(tmp_path):
+    folder = started(tmp_path, "eggs-claims-20260131-120000")
+    (folder / "claims_plan.json").write_text("{}")
+    with pytest.raises(ConfigError, match=rf"go on with python -m tune\.claims --resume {folder}$"):
+        resumed_spec(folder, None, 0)
+
+
 def test_a_password_is_not_kept_and_is_given_again_when_a_study_is_resumed(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
     spec = spec_in(tmp_path, tracking={"uri": "http://ada:secret@host:5000"})

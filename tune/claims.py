@@ -30,6 +30,7 @@ from tune.ray_session import Brake, ray_session
 from tune.records import Records, TrialRecord
 from tune.resume import state_storage
 from tune.run_folder import (
+    CLAIMS_PLAN,
     GIVEN,
     MAY_DIFFER,
     RESOLVED,
@@ -48,7 +49,7 @@ from tune.trainable import Trainable, smolvla_trainable
 NOUN = "training"
 SUFFIX = "-claims"
 """Of the study's name, so that its folder is no study's that a search would resume."""
-CLAIMS_FILE, TABLE_FILE, PLAN_FILE = "claims.json", "claims.md", "claims_plan.json"
+CLAIMS_FILE, TABLE_FILE = "claims.json", "claims.md"
 
 
 @dataclass(frozen=True)
@@ -200,14 +201,14 @@ def _new(options: argparse.Namespace) -> Trainings:
     trainings = replace(trainings, yaml_text=source.text, dataset=facts)
     if not options.dry_run:
         write_specification(trainings.folder, spec, source.text, facts)
-        write_whole(trainings.folder / PLAN_FILE, json.dumps({"seeds": options.seeds, "points": options.points}))
+        write_whole(trainings.folder / CLAIMS_PLAN, json.dumps({"seeds": options.seeds, "points": options.points}))
     return trainings
 
 
 def _resumed(folder: Path, changes: Sequence[str] = ()) -> Trainings:
-    plan = folder / PLAN_FILE
+    plan = folder / CLAIMS_PLAN
     if not plan.is_file():
-        raise ConfigError(f"--resume: {folder} holds no {PLAN_FILE}; give the folder that an earlier call has named")
+        raise ConfigError(f"--resume: {folder} holds no {CLAIMS_PLAN}; give the folder that an earlier call has named")
     for change in changes:
         if re.split(r"[.=]", change)[0] not in MAY_DIFFER:
             raise ConfigError(

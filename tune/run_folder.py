@@ -16,6 +16,8 @@ from tune.spec import SearchSpec, is_uri
 from tune.tracking.mlflow_store import BLOT, PASSWORD, USERNAME, is_server, mask
 
 GIVEN, RESOLVED, DATASET, OBJECTIVE = "study.yaml", "study.resolved.yaml", "dataset.json", "objective.json"
+CLAIMS_PLAN = "claims_plan.json"
+"""It tells a folder of ``tune.claims``, whose trainings are no trials of a search."""
 MAY_DIFFER = ("budget", "finalists", "closed_loop", "resources", "max_concurrent")
 """Sections that may change when a study is resumed."""
 
@@ -165,8 +167,14 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
         extend: trials to add.
 
     Raises:
-        ConfigError: another part of the YAML has changed since; the study's trials could not be compared.
+        ConfigError: another part of the YAML has changed since; the study's trials could not be compared. Or the
+            folder is one of ``tune.claims``.
     """
+    if (folder / CLAIMS_PLAN).is_file():
+        raise ConfigError(
+            f"--resume: {folder} holds trainings of tune.claims and no search; go on with python -m tune.claims "
+            f"--resume {folder}"
+        )
     stored = stored_spec(folder)
     values = stored.to_dict()
     if given is None:
