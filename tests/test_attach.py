@@ -193,6 +193,19 @@ def test_best_is_refused_where_best_holds_another_policy(study, tmp_path, capsys
     assert not achieved(records.folder(3))
 
 
+def test_mlflow_is_asked_with_the_password_that_is_not_kept(tmp_path, monkeypatch, capsys):
+    uri, asked = "postgresql://ada:secret@host/mlflow", []
+    make_study(tmp_path / "run", [[0.9]], tracking={"uri": uri})
+    monkeypatch.setattr("tune.attach.attach_to_run", lambda run_dir, uri, *rest: asked.append(uri))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    arguments = [str(tmp_path / "run"), "--trial", "0", str(garden_results(tmp_path / "out", [1]))]
+    assert main(arguments) == 1
+    assert "MLflow could not be told: the password of tracking.uri (postgresql://***@host" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert main(arguments) == 0
+    assert asked == [uri]
+
+
 def test_mlflow_has_the_scores_and_the_files_once(tmp_path):
     run_dir = tmp_path / "runs" / "stub-1"
     records = make_study(run_dir, [[0.9, 0.85, 0.8]], tracking={"experiment": "eggs"})

@@ -57,6 +57,23 @@ def test_wrong_input_is_one_line(tmp_path, capsys):
     assert "may be set, or start anew" in capsys.readouterr().err
 
 
+def test_a_resume_has_the_same_data_and_its_password_again(tmp_path, monkeypatch, capsys):
+    uri = "postgresql://ada:secret@host/mlflow"
+    data = {"root": "/data/eggs", "digest": "a", "frames": 1000}
+    write_specification(tmp_path, stub_spec(tmp_path, tracking={"uri": uri}), "study: stub", data)
+    (tmp_path / "claims_plan.json").write_text(json.dumps({"seeds": 1, "points": 2}))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("tune.claims._checked", lambda trainings: data)
+    assert main(["--resume", str(tmp_path), "--dry-run"]) == 2
+    assert "postgresql://***@host/mlflow) is not kept in" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert main(["--resume", str(tmp_path), "--dry-run"]) == 0
+    assert _resumed(tmp_path, ["budget.hours=2"]).spec.tracking.uri == uri
+    monkeypatch.setattr("tune.claims._checked", lambda trainings: data | {"digest": "b", "frames": 999})
+    assert main(["--resume", str(tmp_path)]) == 2
+    assert "/data/eggs has changed since" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_claims_are_judged_by_trainings_that_go_on_where_they_were_left(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"

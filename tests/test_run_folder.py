@@ -157,7 +157,8 @@ def test_a_folder_of_the_claims_is_no_study_to_resume(tmp_path):
 
 
 def test_a_password_is_not_kept_and_is_given_again_when_a_study_is_resumed(tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME"):
+        monkeypatch.delenv(name, raising=False)
     spec = spec_in(tmp_path, tracking={"uri": "http://ada:secret@host:5000"})
     folder = tmp_path / "eggs-20260131-120000"
     write_specification(folder, spec, "tracking: {uri: 'http://ada:secret@host:5000'}\n")
@@ -169,6 +170,10 @@ def test_a_password_is_not_kept_and_is_given_again_when_a_study_is_resumed(tmp_p
         resumed_spec(folder, None, 0)
     assert "\n" not in str(error.value)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    assert resumed_spec(folder, None, 0).tracking.uri == "http://host:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@host:5000")
+    assert resumed_spec(folder, None, 0).tracking.uri == "http://ada:secret@host:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@elsewhere:5000")
     assert resumed_spec(folder, None, 0).tracking.uri == "http://host:5000"
     with pytest.raises(ConfigError, match=r"tracking.uri differs from what .* was started with"):
         resumed_spec(folder, spec_in(tmp_path, tracking={"uri": "http://ada:secret@elsewhere:5000"}), 0)

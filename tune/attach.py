@@ -15,6 +15,7 @@ from tune.console import counted
 from tune.records import FINALISTS, Records, TrialRecord
 from tune.report.results import REPORT_FILE, refresh_results
 from tune.report.study_files import BEST_POLICY, SUMMARY_FILE, StudyFiles, read_study
+from tune.run_folder import with_password
 from tune.tracking.mlflow_attach import attach_to_run
 from tune.tracking.mlflow_store import TrackingError
 
@@ -107,21 +108,20 @@ def _told(each: Achieved) -> str:
 
 
 def _tell_mlflow(study: StudyFiles, records: Records, training: TrialRecord) -> int:
-    tracking = study.spec.tracking
-    if not tracking.enabled:
+    if not study.spec.tracking.enabled:
         return OK
     samples = max((result.samples_seen for result in training.results), default=0)
     number = training.number
     try:
         attach_to_run(
             study.run_dir,
-            tracking.uri,
+            with_password(study.spec, study.run_dir).tracking.uri,
             number if records.kind != FINALISTS else _key(records, number),
             achieved(records.folder(number)),
             samples,
             [study.run_dir / name for name in (REPORT_FILE, SUMMARY_FILE)],
         )
-    except TrackingError as error:
+    except (ConfigError, TrackingError) as error:
         print(f"MLflow could not be told: {error}", file=sys.stderr)
         return FAILED
     return OK

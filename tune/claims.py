@@ -36,8 +36,10 @@ from tune.run_folder import (
     RESOLVED,
     new_folder,
     opened,
+    refuse_other_data,
     stored_dataset,
     stored_spec,
+    with_password,
     write_specification,
     write_whole,
 )
@@ -50,6 +52,7 @@ NOUN = "training"
 SUFFIX = "-claims"
 """Of the study's name, so that its folder is no study's that a search would resume."""
 CLAIMS_FILE, TABLE_FILE = "claims.json", "claims.md"
+_CHECKING = "Checking the data and every variant ..."
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _command(options: argparse.Namespace) -> int:
     resume = bool(options.resume)
     trainings = _resumed(opened(options.resume), options.set) if resume else _new(options)
+    if resume:
+        print(_CHECKING, flush=True)
+        refuse_other_data(trainings.folder, _checked(trainings))
     runs = trainings.runs()
     print(
         f"{counted(len(runs), 'training')}: {', '.join(variants(trainings.spec))}; {counted(trainings.seeds, 'seed')} "
@@ -196,7 +202,7 @@ def _new(options: argparse.Namespace) -> Trainings:
         found.to_dict() | {"study": f"{found.study}{SUFFIX}", "finalists": None, "closed_loop": None}
     )
     trainings = Trainings(spec, new_folder(spec), options.seeds, options.points)
-    print("Checking the data and every variant ...", flush=True)
+    print(_CHECKING, flush=True)
     facts = _checked(trainings)
     trainings = replace(trainings, yaml_text=source.text, dataset=facts)
     if not options.dry_run:
@@ -215,7 +221,7 @@ def _resumed(folder: Path, changes: Sequence[str] = ()) -> Trainings:
                 f"--resume: --set {change} would train the rest otherwise than what is there; only "
                 f"{', '.join(MAY_DIFFER)} may be set, or start anew"
             )
-    spec = load_spec(folder / RESOLVED, changes)[0] if changes else stored_spec(folder)
+    spec = with_password(load_spec(folder / RESOLVED, changes)[0] if changes else stored_spec(folder), folder)
     text = (folder / GIVEN).read_text(encoding="utf-8")
     values = json.loads(plan.read_text(encoding="utf-8"))
     return Trainings(spec, folder.absolute(), **values, yaml_text=text, dataset=stored_dataset(folder))

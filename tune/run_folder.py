@@ -13,7 +13,7 @@ from smolvla_core.errors import ConfigError
 from tune.fitted_frames import with_stored
 from tune.remote import Folder, join
 from tune.spec import SearchSpec, is_uri
-from tune.tracking.mlflow_store import BLOT, PASSWORD, USERNAME, is_server, mask
+from tune.tracking.mlflow_store import ADDRESS, BLOT, PASSWORD, USERNAME, is_server, mask
 
 GIVEN, RESOLVED, DATASET, OBJECTIVE = "study.yaml", "study.resolved.yaml", "dataset.json", "objective.json"
 CLAIMS_PLAN = "claims_plan.json"
@@ -178,7 +178,7 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
     stored = stored_spec(folder)
     values = stored.to_dict()
     if given is None:
-        values["tracking"] |= {"uri": _with_password(stored.tracking.uri, folder)}
+        values = with_password(stored, folder).to_dict()
     else:
         now = with_stored(values, _without_password(given).to_dict())
         for section in values:
@@ -196,27 +196,32 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
     return SearchSpec.from_dict(values)
 
 
-def _without_password(spec: SearchSpec) -> SearchSpec:
-    uri = spec.tracking.uri
-    if uri is None:
-        return spec
-    return spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": mask(uri)})})
-
-
-def _with_password(uri: str | None, folder: Path) -> str | None:
-    """The address of a study's tracking server, whose password stands in the environment.
+def with_password(spec: SearchSpec, folder: Path) -> SearchSpec:
+    """A stored specification, with the password of its tracking server taken from the environment.
 
     Raises:
-        ConfigError: it had one in its address, which is not kept.
+        ConfigError: its address had one, which is not kept, and it is not there.
     """
+    uri = spec.tracking.uri
     if uri is None or BLOT not in uri:
-        return uri
+        return spec
+    whole = os.environ.get(ADDRESS, "")
+    if mask(whole) == uri:
+        return _tracked_at(whole, spec)
     if is_server(uri) and USERNAME in os.environ:
-        return uri.replace(BLOT, "")
+        return _tracked_at(uri.replace(BLOT, ""), spec)
     raise ConfigError(
-        f"--resume: the password of tracking.uri ({uri}) is not kept in {folder}; give the search's YAML beside it, "
-        f"or for a server {USERNAME} and {PASSWORD} in the environment"
+        f"the password of tracking.uri ({uri}) is not kept in {folder}; set {ADDRESS} to the whole address, or for a "
+        f"server {USERNAME} and {PASSWORD}, in the environment"
     )
+
+
+def _without_password(spec: SearchSpec) -> SearchSpec:
+    return spec if spec.tracking.uri is None else _tracked_at(mask(spec.tracking.uri), spec)
+
+
+def _tracked_at(uri: str, spec: SearchSpec) -> SearchSpec:
+    return spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": uri})})
 
 
 def _differences(old: Any, new: Any, place: str) -> Iterator[tuple[str, str, str]]:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 SQLITE = "sqlite:///"
-USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"  # MLflow's own environment variables
+ADDRESS = "MLFLOW_TRACKING_URI"
+USERNAME, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+"""MLflow's own environment variables."""
 BLOT = "***@"
 """What stands for a user and password in an address."""
 REQUEST_TIMEOUT_S = 10
