@@ -38,6 +38,8 @@ def measured(memory: float, held: float = 0, total: float = 0) -> Measured:
         (measured(2), Machine(8, 0, 64 * GIB), 1, 0),
         (measured(10), Machine(8, 0, 64 * GIB), 1.6, 0),
         (measured(100), Machine(8, 0, 64 * GIB), 8, 0),
+        # Ray does not tell the memory
+        (measured(10), Machine(8, 0, math.inf), 1, 0),
     ],
 )
 def test_by_hand(trial, machine, cpus, gpus):

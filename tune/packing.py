@@ -137,8 +137,8 @@ class _Nothing:
 
 def _by_memory(measured: Measured, machine: Machine) -> int:
     """Trials that a machine's main memory and CPUs hold."""
-    by_memory = math.floor(MEMORY_SHARE * machine.memory_bytes / measured.memory_bytes) if machine.memory_bytes else 1
-    return max(1, min(math.floor(machine.cpus), by_memory))
+    by_memory = MEMORY_SHARE * machine.memory_bytes / measured.memory_bytes if machine.memory_bytes else 1
+    return max(1, math.floor(min(machine.cpus, by_memory)))  # in this order: the memory may be unknown, and infinite
 
 
 def _on_a_gpu(measured: Measured, machine: Machine) -> int:
