@@ -366,6 +366,7 @@ def test_a_closed_loop_that_cannot_be_is_refused_before_the_start(tmp_path, eggs
         stub_spec(tmp_path, closed_loop={})
     assert "'9-7' runs backwards; give 7-9" in refused(instances="9-7")
     assert "unknown key; did you mean 'picture_size'" in refused(picture_siz=96)
+    assert "choose.steps: unknown key; valid here: instances, n_action_steps" in refused(choose={"steps": [5]})
     assert stub_spec(tmp_path, finalists={"k": 1}, closed_loop={"instances": [5, 7]}).closed_loop.numbers == (5, 7)
 
     with pytest.raises(SpecError, match="there is no 'gardn'"):

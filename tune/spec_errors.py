@@ -110,18 +110,17 @@ def _of_a_scalar(path: Path_) -> bool:
 
 
 def _siblings(loc: Path_, model: type[BaseModel]) -> list[str]:
-    if len(loc) == 1:
-        return list(model.model_fields)
-    if loc[0] == "search":
+    if len(loc) > 1 and loc[0] == "search":
         return list(PARAMS[str(loc[2])].model_fields)
-    annotation = model.model_fields[str(loc[0])].annotation
-    # a section that may be left out is a union with None
-    sections = [
-        each
-        for each in (annotation, *getattr(annotation, "__args__", ()))
-        if isinstance(each, type) and issubclass(each, BaseModel)
-    ]
-    return list(sections[0].model_fields) if sections else []
+    for key in loc[:-1]:
+        annotation = model.model_fields[str(key)].annotation
+        # a section that may be left out is a union with None
+        model = next(
+            each
+            for each in (annotation, *getattr(annotation, "__args__", ()))
+            if isinstance(each, type) and issubclass(each, BaseModel)
+        )
+    return list(model.model_fields)
 
 
 def _example(loc: Path_, model: type[BaseModel]) -> str:
