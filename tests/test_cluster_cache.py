@@ -12,6 +12,14 @@ from tune.cluster_cache import main, shared_trial
 from tune.spec import load_spec
 
 
+@pytest.mark.parametrize("workers", ["0", "-1", "two"])
+def test_workers_are_counted(capsys, workers):
+    with pytest.raises(SystemExit) as ended:
+        main(["search.yaml", "--workers", workers])
+    assert ended.value.code == 2
+    assert f"argument --workers: '{workers}' is no number above 0" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_cluster_fills_it(generic_root, cache_dir, tmp_path, decoded, capsys):
     folder = tmp_path / "features"

@@ -60,7 +60,7 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["{yaml}", "--resume"], "holds no run of the study 'small'"),
         (["--resume", "runs/nothing"], "holds no study.resolved.yaml"),
         (["--resume"], "give the study's YAML, or its folder"),
-        (["{yaml}", "--extend", "0"], "is no number of trials above 0"),
+        (["{yaml}", "--extend", "0"], "'0' is no number above 0"),
         (["{yaml}", "--smoke", "--resume"], "--smoke starts a study of its own"),
         (["{yaml}", "--set", "resources.gpus=8"], "Ray has 2 and 0"),
     ],

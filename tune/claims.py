@@ -21,7 +21,7 @@ from smolvla_core.errors import ConfigError
 from tune import driver
 from tune.capacity import concurrency
 from tune.claim_verdicts import SUCCESS, evaluated, table_lines, variants
-from tune.console import Say, counted, say_line
+from tune.console import Say, counted, read_count, say_line
 from tune.fixed_runs import SEED, FixedRuns, Run
 from tune.mirror import mirrored
 from tune.nodes import check_nodes
@@ -249,17 +249,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m tune.claims", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("yaml", nargs="?", metavar="SEARCH.yaml", help="whose data, policy and budget are taken")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for tune.run")
-    parser.add_argument("--seeds", type=_count, default=3, help="trainings of each variant (default: %(default)s)")
-    parser.add_argument("--points", type=_count, default=10, help="evaluations of each training (default: %(default)s)")
+    parser.add_argument("--seeds", type=read_count, default=3, help="trainings of each variant (default: %(default)s)")
+    parser.add_argument(
+        "--points", type=read_count, default=10, help="evaluations of each training (default: %(default)s)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything and say what will be done")
     parser.add_argument("--resume", metavar="RUN", help="go on in the folder RUN")
     return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

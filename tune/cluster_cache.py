@@ -20,6 +20,7 @@ import ray
 from smolvla_core.command import FAILED, OK, Parser, answer
 from smolvla_core.config import TrialConfig
 from smolvla_core.errors import ConfigError
+from tune.console import read_count
 from tune.ray_session import ray_session
 from tune.space import base_values, to_trial_config
 from tune.spec import SearchSpec, load_spec
@@ -145,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m tune.cluster_cache", description=__doc__.splitlines()[0])
     parser.add_argument("yaml", metavar="SEARCH.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. runtime.cache=/mnt/cache")
-    parser.add_argument("--workers", type=int, help="default: one for each GPU, or for each machine without any")
+    parser.add_argument("--workers", type=read_count, help="default: one for each GPU, or for each machine without any")
     options = parser.parse_args(arguments)
     return answer(lambda: _main(options), "interrupted; the same command goes on where it stopped")
 

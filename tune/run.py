@@ -19,6 +19,7 @@ if __package__ in (None, ""):
 try:
     from smolvla_core.command import FAILED, OK, Parser, answer, python_command
     from smolvla_core.errors import ConfigError
+    from tune.console import read_count
     from tune.source import Source
     from tune.spec import SearchSpec, load_spec
 except ModuleNotFoundError as error:
@@ -213,7 +214,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="RUN",
         help="continue the study in the folder RUN, by default the YAML's newest",
     )
-    parser.add_argument("--extend", type=_count, default=0, metavar="N", help="run N more trials of a study")
+    parser.add_argument("--extend", type=read_count, default=0, metavar="N", help="run N more trials of a study")
     parser.add_argument(
         "--reconcile", action="store_true", help="close the MLflow runs that a killed driver left running, and end"
     )
@@ -223,12 +224,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.smoke and (options.resume is not None or options.extend):
         parser.error("--smoke starts a study of its own; leave --resume and --extend out")
     return options
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of trials above 0")
-    return int(text)
 
 
 if __name__ == "__main__":
