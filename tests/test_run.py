@@ -62,6 +62,7 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--resume"], "give the study's YAML, or its folder"),
         (["{yaml}", "--extend", "0"], "'0' is no number above 0"),
         (["{yaml}", "--smoke", "--resume"], "--smoke starts a study of its own"),
+        (["{yaml}", "--probe", "--resume"], "--probe measures before a study is started"),
         (["{yaml}", "--set", "resources.gpus=8"], "Ray has 2 and 0"),
     ],
 )

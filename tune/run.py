@@ -223,6 +223,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         options.yaml, options.resume = options.resume, ""  # `--resume SEARCH.yaml`
     if options.smoke and (options.resume is not None or options.extend):
         parser.error("--smoke starts a study of its own; leave --resume and --extend out")
+    if options.probe and (options.resume is not None or options.extend):
+        parser.error("--probe measures before a study is started; leave --resume and --extend out")
     return options
 
 
