@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.stub import stub_spec
+from tune.records import Records
+from tune.run import main
+from tune.run_folder import write_specification
+
 ROOT = Path(__file__).parents[1]
 
 SEARCH = """\
@@ -74,6 +79,16 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_leaves_nothing(search, tmp_p
     assert "\n" not in line
     assert words.replace("Ray has 2", f"Ray has {os.cpu_count()}") in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_set_counts_on_a_resume_without_the_yaml(tmp_path, capsys):
+    folder = tmp_path / "stub-20260131-120000"
+    write_specification(folder, stub_spec(tmp_path), "study: stub\n")
+    for number in range(2):
+        Records(folder).start_trial(number, None, {}, {})
+    for change, words in {"budget.trials=1": "fewer than the 2 that", "seed=5": "seed differs from what"}.items():
+        assert main(["--resume", str(folder), "--set", change]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_the_plan_and_starts_nothing(search, tmp_path):

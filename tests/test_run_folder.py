@@ -7,6 +7,7 @@ import pytest
 
 from smolvla_core.errors import ConfigError
 from tests.spec_yaml import loaded, written
+from tune.records import Records
 from tune.run_folder import (
     GIVEN,
     RESOLVED,
@@ -170,6 +171,7 @@ def test_a_password_is_not_kept_and_is_given_again_when_a_study_is_resumed(tmp_p
         resumed_spec(folder, None, 0)
     assert "\n" not in str(error.value)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    assert resumed_spec(folder, stored_spec(folder), 0).tracking.uri == "http://host:5000"
     assert resumed_spec(folder, None, 0).tracking.uri == "http://host:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@host:5000")
     assert resumed_spec(folder, None, 0).tracking.uri == "http://ada:secret@host:5000"
@@ -195,6 +197,16 @@ def test_extending_adds_to_the_trials_there_are(tmp_path, stored, now, extend, t
     folder = started(tmp_path, "eggs-20260131-120000", budget={"trials": stored})
     given = None if now is None else spec_in(tmp_path, budget={"trials": now})
     assert resumed_spec(folder, given, extend).budget.trials == trials
+
+
+def test_fewer_trials_are_taken_where_they_are_set_and_not_begun(tmp_path):
+    folder = started(tmp_path, "eggs-20260131-120000")
+    for number in range(3):
+        Records(folder).start_trial(number, None, {}, {})
+    assert resumed_spec(folder, spec_in(tmp_path, budget={"trials": 3}), 0, trials_set=True).budget.trials == 3
+    assert resumed_spec(folder, spec_in(tmp_path, budget={"trials": 3}), 2, trials_set=True).budget.trials == 5
+    with pytest.raises(ConfigError, match=r"^--set: budget\.trials=2 is fewer than the 3 that .*; give at least 3$"):
+        resumed_spec(folder, spec_in(tmp_path, budget={"trials": 2}), 0, trials_set=True)
 
 
 BASE = {"data": {"train": [{"root": "/data/eggs"}]}, "optim": {"samples": 900, "lr": 1e-4}}

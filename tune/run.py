@@ -99,7 +99,7 @@ def _resume(options: argparse.Namespace) -> int:
     """Go on with a study: its missing trials, and those of ``--extend``."""
     from tune import driver
     from tune.preflight import preflight
-    from tune.run_folder import GIVEN, find_folder, opened, refuse_other_data, resumed_spec
+    from tune.run_folder import GIVEN, RESOLVED, find_folder, opened, refuse_other_data, resumed_spec
 
     given, source = load_spec(options.yaml, options.set) if options.yaml else (None, None)
     if options.resume:
@@ -108,7 +108,10 @@ def _resume(options: argparse.Namespace) -> int:
         folder = find_folder(given)
     else:
         raise ConfigError("--resume: give the study's YAML, or its folder after --resume")
-    spec = resumed_spec(folder, given, options.extend)
+    if given is None and options.set:
+        given, _ = load_spec(folder / RESOLVED, options.set)
+    trials_set = any(change.partition("=")[0].strip() == "budget.trials" for change in options.set)
+    spec = resumed_spec(folder, given, options.extend, trials_set)
     driver.hold(folder)  # before the checks, which take a while: another process may drive it
     text = source.text if source else (folder / GIVEN).read_text(encoding="utf-8")
     _print([_CHECKING])

@@ -11,6 +11,7 @@ from typing import Any
 from smolvla_core.config_values import load_yaml
 from smolvla_core.errors import ConfigError
 from tune.fitted_frames import with_stored
+from tune.records import Records
 from tune.remote import Folder, join
 from tune.spec import SearchSpec, is_uri
 from tune.tracking.mlflow_store import ADDRESS, BLOT, PASSWORD, USERNAME, is_server, mask
@@ -158,17 +159,18 @@ def stored_dataset(folder: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
-def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchSpec:
+def resumed_spec(folder: Path, given: SearchSpec | None, extend: int, trials_set: bool = False) -> SearchSpec:
     """What a resumed study goes on with: the stored specification, with the budget and resources given now.
 
     Args:
         folder: of the study.
         given: the YAML as it is now, or None to take what is stored.
         extend: trials to add.
+        trials_set: ``budget.trials`` was given with ``--set``, so that it may be fewer than before.
 
     Raises:
         ConfigError: another part of the YAML has changed since; the study's trials could not be compared. Or the
-            folder is one of ``tune.claims``.
+            folder is one of ``tune.claims``, or has more trials than are asked for.
     """
     if (folder / CLAIMS_PLAN).is_file():
         raise ConfigError(
@@ -177,9 +179,7 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
         )
     stored = stored_spec(folder)
     values = stored.to_dict()
-    if given is None:
-        values = with_password(stored, folder).to_dict()
-    else:
+    if given is not None:
         now = with_stored(values, _without_password(given).to_dict())
         for section in values:
             if section not in MAY_DIFFER and values[section] != now[section]:
@@ -190,10 +190,15 @@ def resumed_spec(folder: Path, given: SearchSpec | None, extend: int) -> SearchS
                 )
         values |= {section: now[section] for section in MAY_DIFFER}
         values["tracking"] = given.to_dict()["tracking"]
-    # a study that was extended has more trials than its YAML says
-    trials = max(values["budget"]["trials"], stored.budget.trials) + extend
-    values["budget"] = {**values["budget"], "trials": trials}
-    return SearchSpec.from_dict(values)
+    trials, begun = values["budget"]["trials"], len(Records(folder).trials())
+    if not trials_set:
+        trials = max(trials, stored.budget.trials)  # a study that was extended has more than its YAML says
+    elif trials < begun:
+        raise ConfigError(
+            f"--set: budget.trials={trials} is fewer than the {begun} that {folder} has begun; give at least {begun}"
+        )
+    values["budget"] = {**values["budget"], "trials": trials + extend}
+    return with_password(SearchSpec.from_dict(values), folder)
 
 
 def with_password(spec: SearchSpec, folder: Path) -> SearchSpec:
