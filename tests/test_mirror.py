@@ -166,6 +166,8 @@ def test_a_study_that_was_fetched_in_part_is_fetched_again(study, monkeypatch):
     with pytest.raises(ConfigError, match=rf"^--resume: {address} could not be fetched \(the network\); try again$"):
         fetched(address)
     monkeypatch.setattr(Folder, "_fetch", fetch)
+    with pytest.raises(ConfigError, match="holds a part of the study at"), Mirror(study, Folder.at(address)):
+        pass
     assert fetched(address) == study
     with Mirror(study, Folder.at(address)):
         pass

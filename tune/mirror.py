@@ -63,6 +63,11 @@ class Mirror:
     def __enter__(self) -> Self:
         refuse_if_driven(self._remote, self._folder)
         there = {name: entry for name, entry in self._remote.files(but=(RAY_FOLDER,)).items() if name != _ALIVE}
+        if SESSIONS in there and not (self._folder / SESSIONS).is_file():  # what is missing here would be deleted there
+            raise ConfigError(
+                f"{self._folder} holds a part of the study at {self._remote.address}; --resume {self._remote.address} "
+                "fetches the whole"
+            )
         self._copied = {name: self._same(name, entry.size) for name, entry in there.items()}
         self._say_alive()
         self._thread.start()
