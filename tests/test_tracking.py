@@ -539,7 +539,11 @@ def test_flat_values_and_note_by_hand():
         "a.b": "[1, 2]", "a.c": "null", "a.d": "true", "e": "{}",
     }  # fmt: skip
     worse = {"best": {"number": 1, "value": 0.6}, "baseline": {"number": 0, "value": 0.4}, "gain": -0.5}
-    assert "50.0% worse than the baseline" in study_note(worse, {})
+    assert "50.0% worse than the baseline." in study_note(worse, {})
+    noise = {"gain": 0.1, "gain_noise": "; within noise, 95 % interval -1.0 to 21.0 % over 4 episodes"}
+    assert "10.0% better than the baseline; within noise, 95 % interval" in study_note({**worse, **noise}, {})
+    same = {**worse, "best": {"number": 0, "value": 0.4}, "gain": 0.0}
+    assert "It is the baseline: nothing better was found." in study_note(same, {})
     assert "no baseline" in study_note({"best": {"value": 0.6, "number": 1}}, {})
     assert "No trial was completed" in study_note({}, {})
 

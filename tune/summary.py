@@ -108,8 +108,8 @@ class Summary:
         return f"; {'within noise, ' if self.within_noise else ''}{episodes}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON and for a tracker; ``gain`` included."""
-        return asdict(self) | {"gain": self.gain}
+        """Plain values for JSON and for a tracker; ``gain`` and what is known of its noise included."""
+        return asdict(self) | {"gain": self.gain, "gain_noise": self.gain_noise}
 
 
 def summarize(

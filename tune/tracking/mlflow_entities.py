@@ -189,7 +189,9 @@ def _gain(summary: Mapping[str, Any]) -> str:
     share = summary.get("gain")
     if share is None:
         return "There is no baseline to compare it with."
-    return f"{abs(share):.1%} {'better' if share >= 0 else 'worse'} than the baseline."
+    if summary["best"]["number"] == summary["baseline"]["number"]:
+        return "It is the baseline: nothing better was found."
+    return f"{abs(share):.1%} {'better' if share >= 0 else 'worse'} than the baseline{summary.get('gain_noise', '')}."
 
 
 def _score(summary: Mapping[str, Any], trial: Mapping[str, Any]) -> str:
