@@ -22,7 +22,7 @@ from tests.test_report_page import Text, make_study
 from tune.attach import main
 from tune.closed_loop import achieved, attach, difference, pooled, read_results
 from tune.closed_loop_checks import refuse_environment, refuse_unsuited
-from tune.closed_loop_runs import finalists_acts, let_act
+from tune.closed_loop_runs import let_act, trained_acts
 from tune.closed_loop_spec import ClosedLoop
 from tune.finalists import SHARED, study_summary
 from tune.fixed_runs import run_config
@@ -266,14 +266,14 @@ def finalists(run_dir, checkpoint, names=("seed_baseline", "trial 2")):
 
 
 def all_act(closed_loop, records, *rest):
-    let_act(finalists_acts(closed_loop, records.trials()), records, *rest)
+    let_act(trained_acts(closed_loop, records.trials(), "finalist"), records, *rest)
 
 
 def test_finalists_act_once_and_the_baseline_is_what_they_are_measured_against(study, state):
     pond = ClosedLoop(env=NAME, instances="1-6", picture_size=32, max_seconds=0.4, n_action_steps=4)
     records, tracker, lines = finalists(study, state), Told(), []
     all_act(pond, records, tracker, lines.append, Brake(None))
-    assert lines[0] == f"Closed loop: 2 trainings of the finalists in {NAME}, 6 instances each"
+    assert lines[0] == f"Closed loop: 2 trainings in {NAME}, 6 instances each"
     evaluator = "tests.fake_env_Pond"
     told = tracker.said["finalist 1"]
     assert told["samples_seen"] == 900

@@ -6,12 +6,19 @@ from dataclasses import replace
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.stub import stub_spec, stub_trainable
+from tests.fake_env import NAME
+from tests.stub import METRIC, stub_spec, stub_trainable
+from tests.test_attach import garden_results
 from tune.claim_verdicts import CHANGES, CLAIMS, evaluated, table_lines, variants, verdict
 from tune.claims import Trainings, _resumed, main
+from tune.closed_loop import Achieved, read_results
+from tune.closed_loop_spec import ClosedLoop
 from tune.effects import Effect
 from tune.intervals import Interval
+from tune.ray_session import Brake
+from tune.records import Outcome, Records, Result, TrialRecord
 from tune.run_folder import write_specification
+from tune.tracking import NullTracker
 
 
 def test_each_change_is_trained_alone_and_all_together(tmp_path):
@@ -45,6 +52,64 @@ def test_each_change_is_trained_alone_and_all_together(tmp_path):
 )
 def test_the_rule(value, at_most, found):
     assert verdict(Effect(value, at_most=at_most), promised=0.15) == found
+
+
+def test_success_is_what_is_placed_in_the_closed_loop(tmp_path):
+    spec = stub_spec(tmp_path)
+
+    def training(name, seed, eggs):
+        acted = ()
+        if eggs:
+            found = read_results(garden_results(tmp_path / f"{name} {seed}", eggs))
+            acted = (Achieved("garden", (), found.rollouts, found.settings, 0.0),)
+        result = Result({"samples_seen": 900, METRIC: 0.5}, episodes={METRIC: [(0, 4, 0.5), (1, 4, 0.4)]})
+        return TrialRecord(
+            seed, name, {"runtime.seed": seed}, {}, 0.0, (result,), Outcome("complete", None), achieved=acted
+        )
+
+    def placed(records, evaluator="garden"):
+        rows = evaluated(spec, records, evaluator)
+        lines = [line for line in table_lines(rows) if "alpha 1" in line and "eggs placed" in line]
+        (row,) = [row for row in rows if row["change"] == "alpha 1" and row["claim"].startswith("success")]
+        return row, lines[0]
+
+    base = [training("seed_baseline", seed, [0, 0, 1, 0, 0, 0, 0, 0]) for seed in (0, 1)]
+    row, line = placed([*base, *(training("alpha 1", seed, [1, 1, 1, 1, 1, 1, 1, 0]) for seed in (0, 1))])
+    assert row["effect"]["mean"] == pytest.approx(6 / 8)
+    assert row["effect"]["low"] > 0.15
+    assert row["verdict"] == "supported"
+    assert "| +75.0 points (" in line
+    row, line = placed([*base, training("alpha 1", 0, [1] * 8), training("alpha 1", 1, [])])
+    assert (row["verdict"], row["note"]) == ("not measured", "not all of these trainings have acted")
+    assert placed(base, None)[0]["verdict"] == "not measured"
+
+
+def test_trainings_act_once_they_are_trained(tmp_path, monkeypatch):
+    spec, lines = stub_spec(tmp_path), []
+    records, pond = Records(tmp_path), ClosedLoop(env=NAME, instances="1-2", choose=None)
+    for number, role in enumerate(("seed_baseline", "alpha 1")):
+        records.start_trial(number, role, {"runtime.seed": 0}, {})
+        records.add_result(number, Result({"samples_seen": 900, METRIC: 0.5}))
+        if number == 0:
+            records.end_trial(number, "complete", None)
+    monkeypatch.setattr("tune.report.results.write_policy", lambda *_: True)
+
+    def evaluate(policy, closed_loop, out, brake):
+        garden_results(out, [1, 0], first=1)
+
+    trainings = Trainings(spec, tmp_path, 1, 2, pond, say=lines.append, evaluate=evaluate)
+    done = trainings._acted(records.trials(), records, NullTracker(), Brake(None))
+    assert [len(run.achieved) for run in done] == [1, 0]  # the other is not trained to its end
+    assert lines[0] == f"Closed loop: 1 training in {NAME}, 2 instances each"
+    assert trainings._acted(done[:0], records, NullTracker(), Brake(None)) == []
+
+
+def test_what_trainings_act_in_outlives_an_interruption(tmp_path):
+    pond = ClosedLoop(env=NAME, instances="1-2")
+    plan = {"seeds": 1, "points": 2, "closed_loop": pond.model_dump()}
+    write_specification(tmp_path, stub_spec(tmp_path), "study: stub")
+    (tmp_path / "claims_plan.json").write_text(json.dumps(plan))
+    assert _resumed(tmp_path).closed_loop == pond
 
 
 def test_wrong_input_is_one_line(tmp_path, capsys):
@@ -102,12 +167,13 @@ def test_the_claims_are_judged_by_trainings_that_go_on_where_they_were_left(tmp_
     seconds = by["batch 16", "seconds saved to the baseline's final error"]["effect"]["mean"]
     assert seconds > by["batch 16", "samples saved to the baseline's final error"]["effect"]["mean"]
     assert by["alpha 1", "fall of val/eef_error_m"]["verdict"] == "not measured"
+    placed = "eggs placed in the closed loop, in points"
+    assert (by["together", placed]["verdict"], by["together", placed]["note"]) == ("not measured", "no closed loop")
     document = json.loads((tmp_path / "run" / "claims.json").read_text())
     assert document["rows"] == rows
-    assert document["success"]["note"] == "no closed loop"
     table = (tmp_path / "run" / "claims.md").read_text().splitlines()
     assert table == list(table_lines(rows))
-    assert table[-1].endswith("not measured: no closed loop |")
+    assert table[-1].endswith("| 2 | not measured (no closed loop) |")
     assert evaluated(spec, [])[0]["verdict"] == "not measured"
 
     client = MlflowClient(uri)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune.acted import gain_over, points
 from tune.effects import OBJECTIVE, PRECISION, Effect, fall, saving
 from tune.fixed_runs import SEED
 from tune.intervals import Interval, percent
@@ -36,13 +37,14 @@ class Claim:
     promised: float
 
 
+PLACED = "eggs placed in the closed loop, in points"
 CLAIMS = (
     Claim("hard segments", "+15-25 % on hard segments", f"fall of {OBJECTIVE}", 0.15),
     Claim("convergence, samples", "+10 % convergence", "samples saved to the baseline's final error", 0.10),
     Claim("convergence, seconds", "+10 % convergence", "seconds saved to the baseline's final error", 0.10),
     Claim("precision", "+8 % precision", f"fall of {PRECISION}", 0.08),
+    Claim("success", "success 60 to 75-80 %", PLACED, 0.15),
 )
-SUCCESS = {"claim": "success 60 to 75-80 %", "verdict": "not measured", "note": "no closed loop"}
 
 
 def variants(spec: SearchSpec) -> dict[str, dict[str, Any]]:
@@ -70,8 +72,14 @@ def verdict(effect: Effect, promised: float) -> str:
     return "supported" if value.low > 0 and value.mean >= promised and not effect.at_most else "undecided"
 
 
-def evaluated(spec: SearchSpec, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """A row for each change and claim, from the trainings that are complete with the same seeds as the baseline's."""
+def evaluated(spec: SearchSpec, records: Sequence[TrialRecord], evaluator: str | None = None) -> list[dict[str, Any]]:
+    """A row for each change and claim, from the trainings that are complete with the same seeds as the baseline's.
+
+    Args:
+        spec: of the trainings.
+        records: of them.
+        evaluator: whose word on what they achieve counts; None where none has let them act.
+    """
     runs: dict[str, dict[int, TrialRecord]] = {name: {} for name in variants(spec)}
     for record in records:
         if record.outcome is not None and record.outcome.state == "complete" and record.name in runs:
@@ -79,9 +87,11 @@ def evaluated(spec: SearchSpec, records: Sequence[TrialRecord]) -> list[dict[str
     rows = []
     for name in (*CHANGES, TOGETHER):
         seeds = sorted(set(runs[name]) & set(runs[BASELINE]))
-        pair = [[runs[each][seed] for seed in seeds] for each in (name, BASELINE)]
+        changed, baseline = ([runs[each][seed] for seed in seeds] for each in (name, BASELINE))
         for claim in CLAIMS:
-            effect = _effect(claim, *pair) if seeds else Effect(None, "no pair of trainings is complete")
+            effect = Effect(None, "no pair of trainings is complete")
+            if seeds:
+                effect = _effect(claim, changed, baseline, evaluator)
             rows.append(
                 {
                     "change": name,
@@ -98,10 +108,26 @@ def evaluated(spec: SearchSpec, records: Sequence[TrialRecord]) -> list[dict[str
     return rows
 
 
-def _effect(claim: Claim, changed: Sequence[TrialRecord], baseline: Sequence[TrialRecord]) -> Effect:
+def _effect(
+    claim: Claim, changed: Sequence[TrialRecord], baseline: Sequence[TrialRecord], evaluator: str | None
+) -> Effect:
+    if claim.measured == PLACED:
+        return _placed(changed, baseline, evaluator)
     if claim.key.startswith("convergence"):
         return saving(changed, baseline, seconds=claim.key.endswith("seconds"))
     return fall(changed, baseline, OBJECTIVE if claim.key == "hard segments" else PRECISION)
+
+
+def _placed(changed: Sequence[TrialRecord], baseline: Sequence[TrialRecord], evaluator: str | None) -> Effect:
+    """Points gained in the closed loop, paired by seed and instance."""
+    if evaluator is None:
+        return Effect(None, "no closed loop")
+    ours, theirs = (
+        [each for run in runs for each in run.achieved if each.evaluator == evaluator] for runs in (changed, baseline)
+    )
+    if not len(ours) == len(theirs) == len(changed):
+        return Effect(None, "not all of these trainings have acted")
+    return Effect(gain_over(ours, theirs))
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -110,10 +136,12 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for row in rows:
         effect = row["effect"]
-        text = f"{'at most ' if row['at_most'] else ''}{percent(Interval(**effect))}" if effect else "-"
+        text = "-"
+        if effect:
+            text = points(effect) if row["measured"] == PLACED else percent(Interval(**effect))
+        text = f"{'at most ' if row['at_most'] else ''}{text}"
         note = f" ({row['note']})" if row["note"] else ""
         yield (
             f"| {row['change']} | {row['claim']} | {row['measured']} | {text} | {row['seeds']} | "
             f"{row['verdict']}{note} |"
         )
-    yield f"| {TOGETHER} | {SUCCESS['claim']} | eggs placed | - | 0 | {SUCCESS['verdict']}: {SUCCESS['note']} |"

@@ -20,13 +20,17 @@ from smolvla_core.command import FAILED, OK, Parser, answer, python_command
 from smolvla_core.errors import ConfigError
 from tune import driver
 from tune.capacity import concurrency
-from tune.claim_verdicts import SUCCESS, evaluated, table_lines, variants
+from tune.claim_verdicts import evaluated, table_lines, variants
+from tune.closed_loop import evaluator_name
+from tune.closed_loop_checks import refuse_environment, refuse_unsuited
+from tune.closed_loop_runs import Evaluate, let_act, trained_acts
+from tune.closed_loop_spec import ClosedLoop
 from tune.console import Say, counted, read_count, say_line
 from tune.fixed_runs import SEED, FixedRuns, Run
 from tune.mirror import mirrored
 from tune.nodes import check_nodes
 from tune.packing import resources_of
-from tune.ray_session import Brake, ray_session
+from tune.ray_session import Brake, ray_session, stopped_by_signals
 from tune.records import Records, TrialRecord
 from tune.resume import state_storage
 from tune.run_folder import (
@@ -64,17 +68,20 @@ class Trainings:
         folder: of the results.
         seeds: trainings of each variant.
         points: evaluations of each training, evenly spaced, the last at its end.
+        closed_loop: what they act in once they are trained, if they do.
         yaml_text: the YAML as the user wrote it, for the tracker; dataset: its fingerprint.
-        trainable: runs one; say: takes each line of progress.
+        trainable: runs one; evaluate: lets one act, to be given in tests; say: takes each line of progress.
     """
 
     spec: SearchSpec
     folder: Path
     seeds: int
     points: int
+    closed_loop: ClosedLoop | None = None
     yaml_text: str = ""
     dataset: Mapping[str, Any] | None = None
     trainable: Trainable = smolvla_trainable
+    evaluate: Evaluate | None = None
     say: Say = say_line
 
     def runs(self) -> list[Run]:
@@ -124,7 +131,8 @@ class Trainings:
                         tracker = self._open_tracker(resume)
                         try:
                             fixed = self.fixed(resources, tracker, copying)
-                            done = fixed.run(self.runs(), session=session, limit=limit, brake=brake)
+                            trained = fixed.run(self.runs(), session=session, limit=limit, brake=brake)
+                            done = self._acted(trained, records, tracker, brake)
                         except BaseException as error:
                             tracker.end_study({"state": "failed", "reason": type(error).__name__})
                             raise
@@ -137,10 +145,23 @@ class Trainings:
             self.say(f"Ended early: {brake.reason}")
         return rows, whole
 
+    def _acted(
+        self, done: Sequence[TrialRecord], records: Records, tracker: Tracker, brake: Brake
+    ) -> Sequence[TrialRecord]:
+        """The trainings' records, with what they achieve where they are to act."""
+        if self.closed_loop is None or brake.reason is not None:
+            return done
+        with stopped_by_signals(brake):
+            let_act(trained_acts(self.closed_loop, done, NOUN), records, tracker, self.say, brake, self.evaluate)
+        numbers = {run.number for run in done}
+        return [run for run in records.trials() if run.number in numbers]
+
     def _judged(self, done: Sequence[TrialRecord]) -> tuple[list[dict[str, Any]], bool]:
-        rows = evaluated(self.spec, done)
+        rows = evaluated(self.spec, done, evaluator_name(self.closed_loop.env) if self.closed_loop else None)
         whole = len(done) == len(self.runs()) and all(r.outcome and r.outcome.state == "complete" for r in done)
-        document = {"rows": rows, "success": SUCCESS, "seeds": self.seeds, "samples": self.spec.samples}
+        if self.closed_loop is not None:
+            whole = whole and all(act.is_done for act in trained_acts(self.closed_loop, done, NOUN))
+        document = {"rows": rows, "seeds": self.seeds, "samples": self.spec.samples}
         write_whole(self.folder / CLAIMS_FILE, json.dumps(document, indent=2) + "\n")
         write_whole(self.folder / TABLE_FILE, "\n".join(table_lines(rows)) + "\n")
         return rows, whole
@@ -201,13 +222,16 @@ def _new(options: argparse.Namespace) -> Trainings:
     spec = SearchSpec.from_dict(
         found.to_dict() | {"study": f"{found.study}{SUFFIX}", "finalists": None, "closed_loop": None}
     )
-    trainings = Trainings(spec, new_folder(spec), options.seeds, options.points)
+    acts_in = found.closed_loop.model_copy(update={"choose": None}) if found.closed_loop else None
+    trainings = Trainings(spec, new_folder(spec), options.seeds, options.points, acts_in)
     print(_CHECKING, flush=True)
     facts = _checked(trainings)
     trainings = replace(trainings, yaml_text=source.text, dataset=facts)
     if not options.dry_run:
         write_specification(trainings.folder, spec, source.text, facts)
-        write_whole(trainings.folder / CLAIMS_PLAN, json.dumps({"seeds": options.seeds, "points": options.points}))
+        plan = {"seeds": options.seeds, "points": options.points}
+        plan |= {"closed_loop": acts_in.model_dump() if acts_in else None}
+        write_whole(trainings.folder / CLAIMS_PLAN, json.dumps(plan))
     return trainings
 
 
@@ -224,7 +248,16 @@ def _resumed(folder: Path, changes: Sequence[str] = ()) -> Trainings:
     spec = with_password(load_spec(folder / RESOLVED, changes)[0] if changes else stored_spec(folder), folder)
     text = (folder / GIVEN).read_text(encoding="utf-8")
     values = json.loads(plan.read_text(encoding="utf-8"))
-    return Trainings(spec, folder.absolute(), **values, yaml_text=text, dataset=stored_dataset(folder))
+    acts_in = ClosedLoop.model_validate(values["closed_loop"]) if values.get("closed_loop") else None
+    return Trainings(
+        spec,
+        folder.absolute(),
+        values["seeds"],
+        values["points"],
+        acts_in,
+        yaml_text=text,
+        dataset=stored_dataset(folder),
+    )
 
 
 def _checked(trainings: Trainings) -> Mapping[str, Any]:
@@ -237,11 +270,14 @@ def _checked(trainings: Trainings) -> Mapping[str, Any]:
     from smolvla_core.trial import resolve
     from tune.spec_checks import check_data
 
+    if trainings.closed_loop is not None:
+        refuse_environment(trainings.closed_loop)
     check_data(trainings.spec)
     fixed = trainings.fixed(trainings.spec.resources)
     configs = [fixed.config(run.params) for run in trainings.runs()[: len(variants(trainings.spec))]]
-    for config in configs:
-        resolve(config)
+    inputs = [resolve(config) for config in configs]
+    if trainings.closed_loop is not None:
+        refuse_unsuited(trainings.closed_loop, inputs[0].interface, configs)
     return fingerprint(configs[0].data)
 
 

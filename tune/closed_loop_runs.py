@@ -21,7 +21,7 @@ from tune.tracking import Tracker
 
 Evaluate = Callable[[Path, ClosedLoop, Path, Brake], None]
 """(policy's folder, what it acts in, folder for the results, ended by): writes results, or raises."""
-_CALLED = {FOLDER: ("training", "finalists", "each"), TRIED: ("trial", "top rung", "each time")}
+_CALLED = {FOLDER: ("training", "", "each"), TRIED: ("trial", " of the top rung", "each time")}
 """What is kept in a folder of a record, in the line that announces it."""
 
 
@@ -67,11 +67,11 @@ class Act:
         return self.found is not None
 
 
-def finalists_acts(closed_loop: ClosedLoop, trainings: Sequence[TrialRecord]) -> list[Act]:
-    """What the finalists' trainings are to do, each that was trained to its end."""
+def trained_acts(closed_loop: ClosedLoop, trainings: Sequence[TrialRecord], noun: str) -> list[Act]:
+    """What trainings of fixed configurations are to do, each that was trained to its end; ``noun`` is one of them."""
     name = evaluator_name(closed_loop.env)
     return [
-        Act(run, f"finalist {run.number} ({run.name})", f"finalist {run.number}", closed_loop, FOLDER, name)
+        Act(run, f"{noun} {run.number} ({run.name})", f"{noun} {run.number}", closed_loop, FOLDER, name)
         for run in trainings
         if is_complete(run)
     ]
@@ -103,7 +103,7 @@ def let_act(
     noun, group, each_time = _CALLED[waiting[0].kept]
     closed_loop, runs = waiting[0].closed_loop, counted(len({act.run.number for act in waiting}), noun)
     count = counted(len(closed_loop.numbers), "instance")
-    say(f"Closed loop: {runs} of the {group} in {closed_loop.env}, {count} {each_time}")
+    say(f"Closed loop: {runs}{group} in {closed_loop.env}, {count} {each_time}")
     for act in waiting:
         run, who = act.run, act.who
         try:

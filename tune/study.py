@@ -15,7 +15,7 @@ from tune import driver
 from tune.asha import RungScheduler
 from tune.capacity import concurrency
 from tune.choice import put_aside, trials_acts
-from tune.closed_loop_runs import finalists_acts, let_act
+from tune.closed_loop_runs import let_act, trained_acts
 from tune.console import Say, say_line
 from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
 from tune.fixed_runs import FixedRuns
@@ -208,7 +208,7 @@ class Study:
         run_finalists(runs, records.trials(), session=session, limit=limit, brake=after)
         if closed_loop is not None:
             with stopped_by_signals(after):
-                acts = finalists_acts(closed_loop, runs.records.trials())
+                acts = trained_acts(closed_loop, runs.records.trials(), NOUN)
                 let_act(acts, runs.records, tracker, self.say, after)
         return after if after.reason is not None else brake
 
