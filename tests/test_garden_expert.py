@@ -6,11 +6,12 @@ import pytest
 from smolvla_core.garden import demonstration
 from smolvla_core.garden.baselines import main, run
 from smolvla_core.garden.demonstration import demonstrate
-from smolvla_core.garden.env import PROPRIO, GardenEnv
+from smolvla_core.garden.env import GardenEnv
 from smolvla_core.garden.expert import Expert, Style, draw_style
 from smolvla_core.garden.robot import SIDES
 from smolvla_core.garden.tasks import TASKS
 from smolvla_core.garden.world import HIGH, LOW
+from smolvla_core.live import PROPRIOCEPTION
 from smolvla_core.r1pro import ACTION
 
 EGGS, TOYS = TASKS
@@ -27,7 +28,7 @@ def watched(env, instance, style):
     observation, info = env.reset(options={"instance": instance})
     empty, was_empty, ended = 0, dict.fromkeys(SIDES, False), False
     while not ended:
-        action = expert.act(observation[PROPRIO], info["task_info"])
+        action = expert.act(observation[PROPRIOCEPTION], info["task_info"])
         assert (action >= LOW - 1e-6).all()
         assert (action <= HIGH + 1e-6).all()
         observation, _, success, cut_off, info = env.step(action)
@@ -66,7 +67,7 @@ def test_an_egg_that_it_loses_is_fetched_from_where_it_lies(env):
     observation, info = env.reset(options={"instance": 26})
     lost, ended = False, False
     while not ended:
-        action = expert.act(observation[PROPRIO], info["task_info"])
+        action = expert.act(observation[PROPRIOCEPTION], info["task_info"])
         carried = [side for side in SIDES if env.world.held[side] is not None]
         if not lost and len(carried) == 2 and abs(action[:2]).max() > 0.5:  # on its way to the tree
             action[ACTION[f"gripper_{carried[0]}"].start], lost = 1.0, True

@@ -19,10 +19,11 @@ from smolvla_core.data.video_files import frames_at, inspect_video
 from smolvla_core.garden import record as record_module
 from smolvla_core.garden.cameras import Cameras, NoDisplayError
 from smolvla_core.garden.demonstration import demonstrate
-from smolvla_core.garden.env import CAM_REL_POSES, PROPRIO, GardenEnv
+from smolvla_core.garden.env import CAM_REL_POSES, GardenEnv
 from smolvla_core.garden.folder import PARTS, held
 from smolvla_core.garden.record import Settings, main, record
 from smolvla_core.garden.scene import TRUNK_RADIUS_M
+from smolvla_core.live import PROPRIOCEPTION
 from tests.garden_fixtures import needs_pictures
 from tests.raw_behavior import annotation_file, contents, data_file, video_file
 
@@ -185,7 +186,7 @@ def test_a_recording_is_what_the_environment_gives_for_its_actions(toys):
     drawn = {name: [] for name in cameras.pixels}
     observation, extra = env.reset(options={"instance": 51})
     for t in range(len(action)):
-        assert np.array_equal(observation[PROPRIO], state[t])
+        assert np.array_equal(observation[PROPRIOCEPTION], state[t])
         assert np.array_equal(observation[CAM_REL_POSES], cams[t])
         assert np.array_equal(extra["task_info"], info[t])
         if t in looked_at:

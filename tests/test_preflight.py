@@ -31,6 +31,7 @@ SEARCH = {
     "policy.chunk_size": {"type": "categorical", "choices": [30, 50]},
 }
 FIXED_CHUNK = {"weighting.alpha": SEARCH["weighting.alpha"]}
+NO_ALPHA = {"policy.chunk_size": SEARCH["policy.chunk_size"]}
 
 
 @pytest.fixture(scope="module")
@@ -449,7 +450,7 @@ WRONG_CONFIGURATION = {
         "the shortest policy.chunk_size (10); set eval.horizon_s to at most 0.333",
     ),
     "no annotations to weight by": (
-        {"data": "generic", "trial": {"weighting.scheme": "annotation"}},
+        {"data": "generic", "trial": {"weighting.scheme": "annotation"}, "search": NO_ALPHA},
         "scheme:",
         "trial.weighting.scheme: this dataset has no pick or place annotations; choose another scheme",
     ),
@@ -477,12 +478,12 @@ WRONG_CONFIGURATION = {
         "no validation frame is critical by the rule 'progress'; lower eval.critical_progress",
     ),
     "no gripper to segment by": (
-        {"data": "generic", "trial": {"weighting.scheme": "segment"}},
+        {"data": "generic", "trial": {"weighting.scheme": "segment"}, "search": NO_ALPHA},
         "scheme:",
         "trial.weighting.scheme: 'segment' needs a gripper, and none is known in this dataset; set data.gripper_dims",
     ),
     "no gripper moves so far": (
-        {"trial": {"weighting": {"scheme": "segment", "segment": {"threshold_m": 9.0}}}},
+        {"trial": {"weighting": {"scheme": "segment", "segment": {"threshold_m": 9.0}}}, "search": NO_ALPHA},
         "threshold_m:",
         "weighting.segment.threshold_m is 9, no gripper moves that much within 0.5 s",
     ),

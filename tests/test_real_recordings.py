@@ -59,7 +59,7 @@ def test_numbers_are_the_source_s_own(source, opened):
         rows = [np.array(pq.read_table(file)[key].to_pylist(), dtype=np.float32) for file in files]
         np.testing.assert_array_equal(mine, np.concatenate(rows))
     assert sum(opened.lengths) == len(opened.state)
-    assert all(text.strip() for text in opened.task)
+    assert all(text.strip() for text in opened.instructions)
 
 
 def test_pictures_decode_and_differ_over_an_episode(opened):

@@ -117,7 +117,7 @@ def open_task(root, cache_dir, task):
 def test_one_task_of_several_is_used(two_tasks_root, cache_dir):
     whole, part = open_task(two_tasks_root, cache_dir, None), open_task(two_tasks_root, cache_dir, 1)
     assert part.recorded.tolist() == [1, 3, 5]
-    assert set(part.task) == {"set the traps"}
+    assert part.instructions == ("set the traps",)
     np.testing.assert_array_equal(part.action, whole.action[whole.rows_of((1, 3, 5))])
     np.testing.assert_array_equal(part.episode, np.repeat([0, 1, 2], 40))
     rows, same = part.starts + 11, whole.starts[[1, 3, 5]] + 11

@@ -167,6 +167,7 @@ def test_a_failing_trial_leaves_its_process_to_the_next(generic_root, cache_dir,
             tune_config=ray_tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1),
             run_config=ray_tune.RunConfig(storage_path=str(tmp_path), name="mine", verbose=0),
         ).fit()
+    assert not results.errors, results.errors
     diverged, fine = results
     assert diverged.metrics["failure"].startswith("diverged: ")
     assert "DivergedError" in diverged.metrics["traceback"]
