@@ -82,6 +82,9 @@ def test_success_is_what_is_placed_in_the_closed_loop(tmp_path):
     row, line = placed([*base, training("alpha 1", 0, [1] * 8), training("alpha 1", 1, [])])
     assert (row["verdict"], row["note"]) == ("not measured", "not all of these trainings have acted")
     assert placed(base, None)[0]["verdict"] == "not measured"
+    idle = [training(name, seed, [0] * 8) for name in ("seed_baseline", "alpha 1") for seed in (0, 1)]
+    row, line = placed(idle)
+    assert (row["verdict"], row["note"]) == ("not measured", "neither places an egg")
 
 
 def test_trainings_act_once_they_are_trained(tmp_path, monkeypatch):

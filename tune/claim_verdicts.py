@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune.acted import gain_over, points
+from tune.closed_loop import pooled
 from tune.effects import OBJECTIVE, PRECISION, Effect, fall, saving
 from tune.fixed_runs import SEED
 from tune.intervals import Interval, percent
@@ -127,6 +128,8 @@ def _placed(changed: Sequence[TrialRecord], baseline: Sequence[TrialRecord], eva
     )
     if not len(ours) == len(theirs) == len(changed):
         return Effect(None, "not all of these trainings have acted")
+    if not any(score.mean for side in (ours, theirs) for score in list(pooled(side).values())[:1]):
+        return Effect(None, "neither places an egg")
     return Effect(gain_over(ours, theirs))
 
 
