@@ -128,7 +128,7 @@ def _placed(changed: Sequence[TrialRecord], baseline: Sequence[TrialRecord], eva
     )
     if not len(ours) == len(theirs) == len(changed):
         return Effect(None, "not all of these trainings have acted")
-    if not any(score.mean for side in (ours, theirs) for score in list(pooled(side).values())[:1]):
+    if not any(next(iter(pooled(side).values())).mean for side in (ours, theirs)):
         return Effect(None, "neither places an egg")
     return Effect(gain_over(ours, theirs))
 
