@@ -27,12 +27,12 @@ from smolvla_core.config import RuntimeConfig
 from smolvla_core.data.batch import to_floats
 from smolvla_core.data.keyed import keyed_generator
 from smolvla_core.data.keys import STATE, TASK_INFO
-from smolvla_core.errors import ConfigError, DataError
+from smolvla_core.errors import ConfigError, DataError, first_line
 from smolvla_core.instructions import RememberingTokenizer
 from smolvla_core.learner import pick_device
 from smolvla_core.live import CAMERAS, CONTROL_HZ, Observation, ObservationError, camera_of, state_of
 from smolvla_core.policy import Processors, SmolVLAPolicy, refuse_cut_instruction, with_weights
-from smolvla_core.pretrained import first_line, pretrained_config, weights_file
+from smolvla_core.pretrained import pretrained_config, weights_file
 from smolvla_core.r1pro import ACTION_WIDTH
 
 NoiseKey = tuple[int, ...]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from smolvla_core.errors import ConfigError, UserError, disk_is_full
+from smolvla_core.errors import ConfigError, UserError, disk_is_full, first_line
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -28,6 +28,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the program with exit code 2."""
         self.exit(BAD_INPUT, f"error: {message}; see {self.prog} --help\n")
+
+
+def read_count(text: str) -> int:
+    """An argument that counts something, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is no whole number above 0.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
+    return int(text)
 
 
 def secret_of(option: str, variable: str | None) -> str | None:
@@ -56,6 +67,6 @@ def answer(command: Callable[[], int], when_interrupted: str = "interrupted") ->
     except Exception as error:
         if not disk_is_full(error):
             raise
-        line = (str(error).splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         print(f"error: the disk is full ({line}); free some space, and resume", file=sys.stderr)
         return FAILED

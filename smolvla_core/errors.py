@@ -27,6 +27,11 @@ class DivergedError(RuntimeError):
     """The loss or a gradient stopped being finite; raised before the optimizer steps."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
 

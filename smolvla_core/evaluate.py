@@ -66,20 +66,21 @@ class Evaluation:
     episodes: EpisodeErrors
 
 
-def evaluation_set(config: TrialConfig, dataset: Dataset, split: Split, part: Part = "val") -> EvaluationSet:
+def evaluation_set(
+    config: TrialConfig, dataset: Dataset, split: Split, part: Part = "val", rule: str | None = None
+) -> EvaluationSet:
     """Fixed, seeded sub-samples of the validation (or test) episodes: critical frames, and any frames.
 
-    Frames so near the episode's end that no scored step is whole are left out.
+    Frames so near the episode's end that no scored step is whole are left out. ``rule`` is that of critical
+    frames, ``eval.critical`` unless given.
 
     Raises:
         ConfigError, DataError: the rule for critical frames cannot be applied or finds none.
     """
-    critical, episodes = critical_frames(config, dataset, split.val), split.val
-    if part == "test":
-        if not split.test:
-            raise DataError("eval.test: there are no test episodes; set data.test_fraction above 0")
-        # by the rule of the validation episodes: both numbers have one name, and one meaning
-        critical, episodes = critical_frames(config, dataset, split.test, "test", critical.rule), split.test
+    episodes = split.val if part == "val" else split.test
+    if not episodes:
+        raise DataError("eval.test: there are no test episodes; set data.test_fraction above 0")
+    critical = critical_frames(config, dataset, episodes, _WORDS[part], rule)
     chosen, anywhere = (
         choose_frames(_with_a_whole_step(config, dataset, rows, part), config.eval.frames, config.eval.seed)
         for rows in (critical.rows, dataset.rows_of(episodes))

@@ -25,10 +25,10 @@ from transformers.initialization import no_init_weights
 from smolvla_core.config import TINY, PolicyConfig, TrialConfig
 from smolvla_core.data.dataset import Moments
 from smolvla_core.data.keys import ACTION, STATE
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, first_line
 from smolvla_core.instructions import RememberingTokenizer
 from smolvla_core.interface import Interface
-from smolvla_core.pretrained import first_line, pretrained_config, stored_weights, trained_on
+from smolvla_core.pretrained import pretrained_config, stored_weights, trained_on
 from smolvla_core.state_proj import STATE_DIMS, state_dims, widened
 from smolvla_core.tiny_vlm import tiny_vlm_folder
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from smolvla_core.config import TINY, PolicyConfig
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, first_line
 from smolvla_core.interface import IMAGE_PREFIX, Interface
 
 SMOLVLA = "smolvla"
@@ -149,11 +149,6 @@ def columns_seen(interface: Interface) -> dict[str, Any]:
 def _count(seen: dict[str, Any]) -> str:
     engineered = f" and {len(seen['features'])} engineered" if seen["features"] else ""
     return f"{len(seen['columns'])}{engineered} of {seen['raw_width']} state dims"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _refuse_missing_config(name: str) -> None:

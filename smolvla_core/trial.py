@@ -102,11 +102,14 @@ def resolve(config: TrialConfig) -> Inputs:
     interface = resolve_interface(config, dataset, split.train, expected)
     _check_policy(config, interface, dataset)
     main = _source(config, dataset, interface, split.train, 0)
+    frames = evaluation_set(config, dataset, split)
+    # the test's critical frames by validation's rule: the two numbers have one name, and one meaning
+    test_frames = evaluation_set(config, dataset, split, "test", frames.rule) if config.eval.test else None
     return Inputs(
         **vars(main),
         split=split,
-        frames=evaluation_set(config, dataset, split),
-        test_frames=evaluation_set(config, dataset, split, "test") if config.eval.test else None,
+        frames=frames,
+        test_frames=test_frames,
         others=tuple(_companion(config, number, main, split) for number in range(1, len(config.data.train))),
     )
 

@@ -1,5 +1,7 @@
 """The objective asks every trial the same question."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from smolvla_core.evaluate import evaluate, evaluation_set
 from smolvla_core.forward import Answer
 from smolvla_core.schedule import learning_rate
 from smolvla_core.train import train
-from smolvla_core.trial import prepare
+from smolvla_core.trial import prepare, resolve
 from tests.core_fixtures import tiny_trial
 
 
@@ -118,6 +120,22 @@ def test_behavior_data_uses_its_annotations(eggs_root, cache_dir):
     for row in critical_frames(config, trial.dataset, trial.split.val).rows:
         frame, episode = trial.dataset.frame[row], int(trial.dataset.episode[row])
         assert any(span.start <= frame < span.stop for span in manipulation_spans(spans[episode]))
+
+
+def test_the_test_part_is_scored_by_validations_rule(eggs_root, cache_dir, monkeypatch):
+    config = tiny_trial(eggs_root, cache_dir, state__preset="top32", eval__horizon_s=0.3, eval__test=True)
+    chosen = []
+
+    def watched(*arguments):
+        found = critical_frames(*arguments)
+        chosen.append((*arguments[3:], found.rule))
+        return found
+
+    # the package has a function of the module's name
+    monkeypatch.setattr(sys.modules["smolvla_core.evaluate"], "critical_frames", watched)
+    inputs = resolve(config)
+    assert chosen == [("validation", None, "annotation"), ("test", "annotation", "annotation")]
+    assert (inputs.frames.rule, inputs.test_frames.rule) == ("annotation", "annotation")
 
 
 def test_trained_trials_score_the_same_actions_the_same(eggs_root, cache_dir):

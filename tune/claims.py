@@ -16,7 +16,7 @@ from typing import Any
 
 from ray.tune import Callback
 
-from smolvla_core.command import FAILED, OK, Parser, answer, python_command
+from smolvla_core.command import FAILED, OK, Parser, answer, python_command, read_count
 from smolvla_core.errors import ConfigError
 from tune import driver
 from tune.capacity import concurrency
@@ -25,7 +25,7 @@ from tune.closed_loop import evaluator_name
 from tune.closed_loop_checks import refuse_environment, refuse_unsuited
 from tune.closed_loop_runs import Evaluate, let_act, trained_acts
 from tune.closed_loop_spec import ClosedLoop
-from tune.console import Say, counted, read_count, say_line
+from tune.console import Say, counted, say_line
 from tune.fixed_runs import SEED, FixedRuns, Run
 from tune.mirror import mirrored
 from tune.nodes import check_nodes

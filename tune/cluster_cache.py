@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from smolvla_core.command import FAILED, OK, Parser, answer
+from smolvla_core.command import FAILED, OK, Parser, answer, read_count
 from smolvla_core.config import TrialConfig
 from smolvla_core.errors import ConfigError
-from tune.console import read_count
 from tune.ray_session import ray_session
 from tune.space import base_values, to_trial_config
 from tune.spec import SearchSpec, load_spec

@@ -1,6 +1,5 @@
-"""What a running study says: one plain line an event; how numbers are put into words, and read on a command line."""
+"""What a running study says: one plain line an event; and how numbers are put into words."""
 
-import argparse
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -99,17 +98,6 @@ def counted(count: float, noun: str) -> str:
     """``1 CPU``, ``0.5 GPUs``, ``1,435 frames``."""
     number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
     return f"{number} {noun}{'' if count == 1 else 's'}"
-
-
-def read_count(text: str) -> int:
-    """An argument that counts something, for argparse.
-
-    Raises:
-        ArgumentTypeError: it is no whole number above 0.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
-    return int(text)
 
 
 def duration(seconds: float) -> str:

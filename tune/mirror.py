@@ -22,7 +22,7 @@ from typing import Any, Self
 from pyarrow import ArrowException
 from ray.tune import Callback
 
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, first_line
 from tune import driver
 from tune.records import FINALISTS, SESSIONS, TRIALS
 from tune.remote import Folder, join, name_of
@@ -200,8 +200,7 @@ def fetched(address: str, asked_by: str = "--resume") -> Path:
     try:
         return _fetched(remote, folder, asked_by)
     except (OSError, ArrowException) as error:
-        what = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{asked_by}: {address} could not be fetched ({what}); try again") from None
+        raise ConfigError(f"{asked_by}: {address} could not be fetched ({first_line(error)}); try again") from None
 
 
 def _fetched(remote: Folder, folder: Path, asked_by: str) -> Path:

@@ -17,9 +17,8 @@ if __package__ in (None, ""):
     sys.path[:1] = [str(_here.parent)] if (_here / "spec.py").is_file() else []
 
 try:
-    from smolvla_core.command import FAILED, OK, Parser, answer, python_command
+    from smolvla_core.command import FAILED, OK, Parser, answer, python_command, read_count
     from smolvla_core.errors import ConfigError
-    from tune.console import read_count
     from tune.source import Source
     from tune.spec import SearchSpec, load_spec
 except ModuleNotFoundError as error:
@@ -97,6 +96,7 @@ def _plan(spec: SearchSpec, source: Source, options: argparse.Namespace, folder:
 
 def _resume(options: argparse.Namespace) -> int:
     """Go on with a study: its missing trials, and those of ``--extend``."""
+    from smolvla_core.config_values import parse_assignments
     from tune import driver
     from tune.preflight import preflight
     from tune.run_folder import GIVEN, RESOLVED, find_folder, opened, refuse_other_data, resumed_spec
@@ -110,8 +110,7 @@ def _resume(options: argparse.Namespace) -> int:
         raise ConfigError("--resume: give the study's YAML, or its folder after --resume")
     if given is None and options.set:
         given, _ = load_spec(folder / RESOLVED, options.set)
-    trials_set = any(change.partition("=")[0].strip() == "budget.trials" for change in options.set)
-    spec = resumed_spec(folder, given, options.extend, trials_set)
+    spec = resumed_spec(folder, given, options.extend, "budget.trials" in parse_assignments(options.set))
     driver.hold(folder)  # before the checks, which take a while: another process may drive it
     text = source.text if source else (folder / GIVEN).read_text(encoding="utf-8")
     _print([_CHECKING])

@@ -117,7 +117,7 @@ class Cache:
         if home is None:
             return Sight(cameras)
         jitter = _jitter_of(source)
-        fresh = jitter is not None and jitter.views is None
+        fresh = self.config.augment.fresh_colors
         drawn = self._drawn(source, number, 1)
         if not self.learner.config.frozen_vlm:
             return Sight(self._cached(home, dataset, cameras, drawn + held_out))

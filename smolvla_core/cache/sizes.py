@@ -10,7 +10,7 @@ from smolvla_core.cache.encoder import embedding_shape
 from smolvla_core.cache.home import GB
 from smolvla_core.cache.store import item_bytes
 from smolvla_core.config import TrialConfig
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, first_line
 from smolvla_core.interface import Interface
 from smolvla_core.learner import pick_device
 from smolvla_core.policy import SmolVLAConfig, check_policy
@@ -84,7 +84,7 @@ def _vlm_config(name: str) -> Any:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.pretrained: the configuration of its VLM, {name}, cannot be fetched "
-            f"({(str(error).strip().splitlines() or [type(error).__name__])[0]}); check the network"
+            f"({first_line(error)}); check the network"
         ) from None
 
 

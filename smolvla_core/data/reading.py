@@ -19,7 +19,7 @@ from smolvla_core.config import DatasetSource
 from smolvla_core.data.inside import refuse_paths_that_leave
 from smolvla_core.data.keys import ACTION, STATE, TASK_INFO, TIMESTAMP
 from smolvla_core.data.legacy import converted, is_legacy
-from smolvla_core.errors import DataError
+from smolvla_core.errors import DataError, first_line
 
 
 def locate(source: DatasetSource, cache_dir: str | None) -> Path:
@@ -60,7 +60,7 @@ def _downloaded(repo_id: str) -> Path:
         ) from None
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
         raise DataError(
-            f"data.train: {repo_id} cannot be fetched ({_first_line(error)}); "
+            f"data.train: {repo_id} cannot be fetched ({first_line(error).rstrip('.')}); "
             "check the name and the network, or give 'root', the dataset's folder"
         ) from error
 
@@ -81,7 +81,9 @@ def read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
     try:
         meta = LeRobotDatasetMetadata(source.repo_id or f"local/{root.name}", root=root)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise DataError(f"{root / 'meta'}: cannot be read: {_first_line(error)}; fetch the dataset again") from None
+        raise DataError(
+            f"{root / 'meta'}: cannot be read: {first_line(error).rstrip('.')}; fetch the dataset again"
+        ) from None
     if meta.fps != int(meta.fps):
         raise DataError(
             f"{root / 'meta/info.json'}: 'fps' is {meta.fps}; only whole numbers can be trained on, resample the "
@@ -144,7 +146,7 @@ def read_columns(
         try:
             tables.append(pq.read_table(file, columns=wanted))
         except (OSError, pa.ArrowException, KeyError) as error:
-            raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
+            raise DataError(f"{file}: cannot be read: {first_line(error).rstrip('.')}; fetch the file again") from None
         if not whole:
             tables[-1] = tables[-1].filter(np.isin(tables[-1]["episode_index"].to_numpy(), recorded))
     try:
@@ -222,12 +224,8 @@ def _refuse_damaged(file: Path) -> None:
     try:
         pq.read_metadata(file)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file}: cannot be read: {_first_line(error)}; fetch the file again") from None
+        raise DataError(f"{file}: cannot be read: {first_line(error).rstrip('.')}; fetch the file again") from None
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
