@@ -12,6 +12,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# A cluster that another process's test starts would otherwise be joined, and its end takes this process along.
+os.environ["RAY_ADDRESS"] = "local"
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores, in place of threads
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

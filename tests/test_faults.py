@@ -167,8 +167,7 @@ def test_a_spot_notice_leaves_the_state_of_that_moment_and_the_study_goes_on_fro
     spec, run_dir = real_spec(generic_root, cache_dir, tmp_path, samples=4000, reduction_factor=100), tmp_path / "run"
     (tmp_path / "spec.yaml").write_text(spec.to_yaml())
     command = [sys.executable, "-c", DRIVER, str(tmp_path / "spec.yaml"), str(run_dir)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     wait_for_reports(run_dir, 1, process)
     process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
@@ -232,8 +231,7 @@ def test_a_full_disk_ends_a_study_in_one_line_and_it_goes_on_once_there_is_room(
     faults = slowly(tmp_path, 0.1)
     run_dir, changes = small_disk / "run", json.dumps({"budget": {"trials": 8}})
     command = [sys.executable, "-c", COMMAND, str(small_disk), str(run_dir), changes]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment["STUB_FAULTS"] = str(faults)
+    environment = os.environ | {"STUB_FAULTS": str(faults)}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

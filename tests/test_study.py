@@ -185,9 +185,7 @@ def test_mlflow_holds_one_parent_and_a_child_a_trial_all_ended(tmp_path, faults)
 
 def driver(tmp_path: Path, changes: dict, *rest: str, faults: Path | None = None, **streams) -> subprocess.Popen:
     command = [sys.executable, "-m", "tests.stub_driver", str(tmp_path), str(tmp_path / "run"), json.dumps(changes)]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    if faults is not None:
-        environment["STUB_FAULTS"] = str(faults)
+    environment = os.environ | ({} if faults is None else {"STUB_FAULTS": str(faults)})
     return subprocess.Popen([*command, *rest], cwd=ROOT, env=environment, start_new_session=True, **streams)
 
 
