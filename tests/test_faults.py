@@ -181,7 +181,7 @@ def test_a_spot_notice_leaves_the_state_of_that_moment_and_the_study_goes_on_fro
     assert METRIC not in last.metrics  # between two rungs
     assert last.checkpoint == trial.checkpoint
 
-    done = subprocess.run([*command, "resume"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run([*command, "resume"], cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"continues from {last.samples_seen:,} samples" in done.stdout
     (trial,) = Records(run_dir).trials()

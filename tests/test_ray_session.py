@@ -26,6 +26,17 @@ def test_a_slow_start_is_tried_twice_and_then_one_line(monkeypatch):
     assert len(tries) == 2
 
 
+@pytest.mark.parametrize("named", ["127.0.0.1:9", "ray://127.0.0.1:9", ""])
+def test_a_cluster_that_is_gone_is_one_line_at_once(named, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    monkeypatch.setattr("tune.ray_session.read_ray_address", lambda: "127.0.0.1:9")  # as a killed `ray start` leaves it
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was started"))
+    names = "RAY_ADDRESS" if named else "`ray start`"
+    says = f"the cluster at {named or '127.0.0.1:9'}, which {names} names, does not answer .*: export RAY_ADDRESS=local"
+    with pytest.raises(ConfigError, match=says), ray_session():
+        pass
+
+
 def test_a_brake_is_pulled_by_hand_or_by_the_clock():
     free, due = Brake(None), Brake(0.0)
     assert not free.stop_all()

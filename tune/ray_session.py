@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +12,10 @@ from types import FrameType
 from typing import Any
 
 import ray
+from ray._private.utils import read_ray_address
 from ray.tune import Stopper
 
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, first_line
 from tune import heap
 from tune.notice import GRACE_S, Notice
 
@@ -29,6 +31,7 @@ _SETTINGS = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+_ANSWERS_WITHIN_S = 10.0
 _LOGGERS = ("ray.tune", "ray.train", "ray.air")
 INTERRUPTED = "interrupted"
 OUT_OF_TIME = "out of time"
@@ -68,8 +71,9 @@ def _start() -> None:
     """Start Ray; it gives itself 30 seconds, which a busy machine may exceed, so try twice.
 
     Raises:
-        ConfigError: it did not start.
+        ConfigError: it did not start, or the cluster that it would join does not answer.
     """
+    _check_that_cluster_answers()
     for last in (False, True):
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
@@ -77,8 +81,25 @@ def _start() -> None:
         except Exception as error:  # Ray raises a bare Exception for a time-out
             ray.shutdown()
             if last:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ConfigError(f"Ray did not start ({reason}); is the machine too busy? Try again") from error
+                raise ConfigError(
+                    f"Ray did not start ({first_line(error)}); is the machine too busy? Try again"
+                ) from error
+
+
+def _check_that_cluster_answers() -> None:
+    """Ray itself waits for most of an hour for a cluster that is gone."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    address = read_ray_address() or "" if named in ("", "auto") else named
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not port.isdecimal():  # "local", or none runs here
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"Ray: the cluster at {address}, which {'RAY_ADDRESS' if address == named else '`ray start`'} names, does "
+            f"not answer ({first_line(error)}); start it, or search on this machine alone: export RAY_ADDRESS=local"
+        ) from error
 
 
 class Brake(Stopper):
