@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, first_line
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def load_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or first_line(error)
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
 
 

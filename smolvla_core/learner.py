@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smolvla_core.config import RuntimeConfig, TrialConfig
 from smolvla_core.data.batch import Batch, to_lerobot
-from smolvla_core.errors import ConfigError, DivergedError, InfeasibleError
+from smolvla_core.errors import ConfigError, DivergedError, InfeasibleError, first_line
 from smolvla_core.forward import choose_forward
 from smolvla_core.interface import Interface
 from smolvla_core.policy import Processors, build_policy, make_processors, training_stats
@@ -174,9 +174,8 @@ class Learner:
                     loss.backward()
                     total += loss.item()
         except torch.OutOfMemoryError as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0]
             if tried <= 1:
-                raise InfeasibleError(f"not even one sample at a time fits ({reason})") from error
+                raise InfeasibleError(f"not even one sample at a time fits ({first_line(error)})") from error
             self.micro_batch = (tried + 1) // 2
             _LOG.warning("%d samples at once do not fit into the memory; on with %d", tried, self.micro_batch)
             return None
@@ -227,8 +226,9 @@ def pick_device(config: RuntimeConfig) -> torch.device:
         device = torch.device(config.device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"runtime.device: '{config.device}' cannot be used here ({reason}); set auto") from None
+        raise ConfigError(
+            f"runtime.device: '{config.device}' cannot be used here ({first_line(error)}); set auto"
+        ) from None
     return device
 
 

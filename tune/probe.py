@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from smolvla_core.errors import first_line
 from tune.console import counted, duration
 from tune.finalists import planned_runs
 from tune.plan import expected_rungs, expected_samples
@@ -124,7 +125,7 @@ def probe(spec: SearchSpec, resources: Resources, points: Mapping[str, Mapping[s
         except RayTaskError as error:
             found[name] = failure_reason(error.cause)
         except RayError as error:  # its process was killed, most often for its memory
-            found[name] = f"its process died: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
+            found[name] = f"its process died: {first_line(error)[:200]}"
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, first_line
 
 _AT_ONCE = 16
 """Files that are copied at once: each is small, and waits for the network."""
@@ -174,4 +174,4 @@ class Folder:
 
 def _line(error: BaseException) -> str:
     """The first line of what a library says; its details name the request, not the mistake."""
-    return (str(error).splitlines() or [type(error).__name__])[0].partition("; Details:")[0]
+    return first_line(error).partition("; Details:")[0]

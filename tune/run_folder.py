@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvla_core.config_values import load_yaml
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, first_line
 from tune.fitted_frames import with_stored
 from tune.records import Records
 from tune.remote import Folder, join
@@ -125,7 +125,7 @@ def _remote_studies(storage: str) -> list[str]:
         home = Folder.at(storage, "--resume")
         return [name for name in home.folders() if home.has(f"{name}/{RESOLVED}")]
     except OSError as error:
-        raise ConfigError(f"--resume: {storage} cannot be read ({str(error).splitlines()[0]})") from None
+        raise ConfigError(f"--resume: {storage} cannot be read ({first_line(error)})") from None
 
 
 def stored_spec(folder: Path, asked_by: str = "--resume") -> SearchSpec:

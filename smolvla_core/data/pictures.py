@@ -17,7 +17,7 @@ from torch import Tensor
 
 from smolvla_core.data.dataset import Dataset, video_offsets
 from smolvla_core.data.inside import inside
-from smolvla_core.errors import DataError
+from smolvla_core.errors import DataError, first_line
 
 
 class Camera:
@@ -104,5 +104,5 @@ class Camera:
 
 def _reason(error: Exception) -> str:
     """What a decoder says, without where in its own source it says so."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = first_line(error)
     return re.sub(r"^.*\.(?:cpp|h|py):\d+, ", "", line).rstrip(". ") or type(error).__name__

@@ -240,6 +240,7 @@ NAMES: dict[str, Any] = {
     "ours-random": partial(Ablated, {"RANDOM_SHARE": 1.0}, True),
     "ours-no-random": partial(Ablated, {"RANDOM_SHARE": 0.0}, True),
     "ours-third-random": partial(Ablated, {"RANDOM_SHARE": 1 / 3}, True),
+    "ours-from-a-twentieth": partial(Ablated, {"LEAST_BUDGET": 0.05}, True),
     "ours-any-rung": partial(Ablated, {"LEAST_BUDGET": 0.0}, True),
     "ours-last-rung": partial(Ablated, {"LEAST_BUDGET": 1.0}, True),
     "ours-stopped-as-worst": partial(Ablated, {"told": stopped_as_worst}, True),
