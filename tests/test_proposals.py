@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from tune.proposals import ENOUGH, FAILED, MODELLED, Past, modelled_rung, propose, told
+from tune.proposals import ENOUGH, FAILED, MODELLED, PAIRS, Past, modelled_rung, predicted, propose, told
 from tune.searcher import RungSearch
 from tune.space import Space
 
@@ -39,6 +39,27 @@ def test_the_model_is_of_the_highest_rung_with_enough_results():
 def test_the_model_is_told_values_of_one_budget_only():
     trials = [past(0.1, {10: 5.0, 30: 4.0}), past(0.2, {10: 0.1}), past(0.3, {10: 6.0, 30: 3.0, 90: 2.0})]
     assert [(trial.params["x"], trial.value) for trial in told_at(30, trials)] == [(0.1, 4.0), (0.3, 3.0)]
+
+
+def test_a_stopped_trial_counts_with_what_those_that_went_on_predict_of_it():
+    went_on = [past(0.1 * n, {10: 1.0 + n, 30: 0.5 + 0.5 * n}) for n in range(PAIRS)]
+    stopped, failed, running = past(0.7, {10: 9.0}), past(0.8, {10: 9.0}, failed=True), past(0.9, {10: 9.0}, runs=True)
+    trials = [*went_on, stopped, failed, running]
+    assert predicted(30, trials) == {PAIRS: pytest.approx(4.5)}
+    found = {trial.params["x"]: trial.value for trial in told_at(30, trials)}
+    assert found[0.7] == pytest.approx(4.5)
+    assert (found[0.8], found[0.9]) == (1.5, None)
+    assert predicted(30, trials[1:]) == {}  # too few went on
+
+
+def test_a_prediction_brings_trials_nearer_to_each_other_and_never_turns_them_round():
+    def at(slope: float) -> float:
+        went_on = [past(0.1 * n, {10: float(n), 30: slope * n}) for n in range(PAIRS)]
+        return predicted(30, [*went_on, past(0.9, {10: 12.0})])[PAIRS]
+
+    assert [at(slope) for slope in (-1.0, 0.0, 0.5, 3.0)] == pytest.approx([-2.0, 0.0, 6.0, 16.0])
+    same = [past(0.1 * n, {10: 1.0, 30: float(n)}) for n in range(PAIRS)]
+    assert predicted(30, [*same, past(0.9, {10: 1.0})]) == {}
 
 
 def test_a_trial_on_its_way_to_the_rung_is_pending():

@@ -29,8 +29,10 @@ DefineByRun = Callable[[BaseTrial], dict[str, Any] | None]
 
 ENOUGH = 10
 """Results that a rung needs for a model of its own."""
-LEAST_BUDGET = 0.1
+LEAST_BUDGET = 0.05
 """Share of the budget below which a rung has no model: what is best so early need not be later."""
+PAIRS = 5
+"""Trials that must have gone on from a rung before what the others would have come to is predicted."""
 RANDOM_SHARE = 0.1
 MODELLED = 60
 """Trials that a model takes at most, so that a suggestion costs the same however many there are."""
@@ -119,8 +121,8 @@ def modelled_rung(past: Sequence[Past], rungs: Sequence[int]) -> int | None:
 def told(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.random.Generator) -> list[FrozenTrial]:
     """The trials as the model of a rung is told them.
 
-    Those that reached it have their value there; a trial that was stopped before has none, and is
-    left out: whatever were put in its place would be a guess that bends the model where it matters.
+    Those that reached it have their value there; one that was stopped before has the value that
+    those predict which went on from where it was stopped (:func:`predicted`), or is left out.
     Trials that run count as pending, so that those side by side spread out. A failed one violates a
     constraint, so that its region is left alone; where it has no value it takes the median, which
     bends the model least.
@@ -128,7 +130,7 @@ def told(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.ran
     seen = {number: trial.values[rung] for number, trial in enumerate(past) if rung in trial.values}
     failed = [number for number, trial in enumerate(past) if trial.failed]
     median = float(np.median(list(seen.values())))
-    values = {**dict.fromkeys(failed, median), **seen}
+    values = {**dict.fromkeys(failed, median), **predicted(rung, past), **seen}
     order = sorted(values, key=lambda number: values[number], reverse=direction == StudyDirection.MAXIMIZE)
     if len(order) > MODELLED:  # the better ones, and some of the others to tell where not to look
         best, others = order[: MODELLED // 2], order[MODELLED // 2 :]
@@ -139,6 +141,28 @@ def told(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.ran
         create_trial(params=trial.params, distributions=trial.distributions, state=TrialState.RUNNING)
         for trial in pending
     ]
+
+
+def predicted(rung: int, past: Sequence[Past]) -> dict[int, float]:
+    """What trials that were stopped before a rung would have come to there, by their number.
+
+    By the line through those that went on from the same rung as far as this one. Its slope is at most 1, since
+    training brings trials nearer to each other, and at least 0.
+    """
+    stopped: dict[int, list[int]] = {}
+    for number, trial in enumerate(past):
+        if trial.values and not (trial.runs or trial.failed or rung in trial.values):
+            stopped.setdefault(max(trial.values), []).append(number)
+    found: dict[int, float] = {}
+    for last, numbers in stopped.items():
+        pairs = np.array([(t.values[last], t.values[rung]) for t in past if {last, rung} <= t.values.keys()])
+        if len(pairs) < PAIRS or np.ptp(pairs[:, 0]) == 0:
+            continue
+        (variance, together), _ = np.cov(pairs.T)
+        middle, there = pairs.mean(axis=0)
+        slope = np.clip(together / variance, 0.0, 1.0)
+        found |= {number: float(there + slope * (past[number].values[last] - middle)) for number in numbers}
+    return found
 
 
 def config_at(space: DefineByRun, trial: BaseTrial) -> dict[str, Any]:

@@ -132,6 +132,11 @@ def tpe(trials: Sequence[FrozenTrial], direction: StudyDirection, seed: int) -> 
     return study
 
 
+def nothing_predicted(rung: int, past: Sequence[Past]) -> dict[int, float]:
+    """``predicted``, with trials that were stopped before the rung left out."""
+    return {}
+
+
 def stopped_as_worst(rung: int, past: Sequence[Past], direction: StudyDirection, rng: np.random.Generator) -> list:
     """``told``, with trials that were stopped before the rung as the worst seen there."""
     worst = (max if direction == StudyDirection.MINIMIZE else min)(t.values[rung] for t in past if rung in t.values)
@@ -240,9 +245,10 @@ NAMES: dict[str, Any] = {
     "ours-random": partial(Ablated, {"RANDOM_SHARE": 1.0}, True),
     "ours-no-random": partial(Ablated, {"RANDOM_SHARE": 0.0}, True),
     "ours-third-random": partial(Ablated, {"RANDOM_SHARE": 1 / 3}, True),
-    "ours-from-a-twentieth": partial(Ablated, {"LEAST_BUDGET": 0.05}, True),
     "ours-any-rung": partial(Ablated, {"LEAST_BUDGET": 0.0}, True),
+    "ours-from-a-tenth": partial(Ablated, {"LEAST_BUDGET": 0.1}, True),
     "ours-last-rung": partial(Ablated, {"LEAST_BUDGET": 1.0}, True),
+    "ours-stopped-left-out": partial(Ablated, {"predicted": nothing_predicted}, True),
     "ours-stopped-as-worst": partial(Ablated, {"told": stopped_as_worst}, True),
     "ours-stopped-at-last-value": partial(Ablated, {"told": stopped_at_last_value}, True),
     "ours-all-rungs-mixed": partial(Ablated, {"modelled_rung": top_if_any, "told": last_values}, True),
