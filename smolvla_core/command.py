@@ -52,6 +52,22 @@ def secret_of(option: str, variable: str | None) -> str | None:
     return os.environ[variable] if variable else None
 
 
+def refuse_unwritable(option: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before anything is computed for it; makes nothing.
+
+    Raises:
+        ConfigError: one line that says why.
+    """
+    try:
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        reason = None if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written to"
+        reason = reason if there.is_dir() else f"{there} is a file"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise ConfigError(f"{option}: {folder} cannot be made ({reason}); give another folder")
+
+
 def answer(command: Callable[[], int], when_interrupted: str = "interrupted") -> int:
     """Run a command: a ``UserError`` becomes one line and exit code 2, Ctrl-C and a full disk one and exit code 1."""
     try:

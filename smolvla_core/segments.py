@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.command import OK, Parser, answer
+from smolvla_core.command import OK, Parser, answer, refuse_unwritable
 from smolvla_core.config import SegmentConfig, TrialConfig
 from smolvla_core.config_file import load_config
 from smolvla_core.data.dataset import Dataset, open_dataset
@@ -155,6 +155,7 @@ def draw_segments(config: TrialConfig, dataset: Dataset, episodes: int, out: Pat
                 x0=seconds[start], x1=seconds[stop - 1], opacity=0.2, fillcolor="orange", row=position, col=1
             )
     figure.update_layout(height=240 * len(titles), title="Gripper openings (m) over seconds; segments shaded")
+    out.parent.mkdir(parents=True, exist_ok=True)
     figure.write_html(out, include_plotlyjs=True)
 
 
@@ -174,6 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"--dataset: got {options.dataset}; data.train lists {len(config.data.train)}, from 0")
         if options.episodes < 1:
             raise ConfigError(f"--episodes is {options.episodes}; it must be at least 1")
+        refuse_unwritable("--out", options.out.parent)
+        if options.out.is_dir():
+            raise ConfigError(f"--out: {options.out} is a folder; give the name of a file")
         draw_segments(config, open_dataset(config.data, options.dataset), options.episodes, options.out)
         print(options.out)
         return OK

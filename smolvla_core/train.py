@@ -17,7 +17,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smolvla_core.checkpoint import export_policy, load_state, read_state, save_state
-from smolvla_core.command import FAILED, OK, Parser, answer
+from smolvla_core.command import FAILED, OK, Parser, answer, refuse_unwritable
 from smolvla_core.config import TrialConfig
 from smolvla_core.config_file import load_config
 from smolvla_core.errors import DataError, DivergedError, InfeasibleError
@@ -198,6 +198,7 @@ def _run(config: TrialConfig, out: Path, resume: bool) -> int:
         _drop_reports_after(log, read_state(state)["samples_seen"])
     elif state.exists():
         raise DataError(f"{out}: holds a run already; give another --out, or --resume to continue it")
+    refuse_unwritable("--out", out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     console = Console(stderr=True)

@@ -201,6 +201,10 @@ def test_a_mistake_is_one_line(policy, tmp_path, capsys, monkeypatch):
     assert "--seed is -1; it must be at least 0" in says(str(policy), "--seed", "-1", "--env", NAME)
     assert "--videos is -1; it must be at least 0" in says(str(policy), "--videos", "-1", "--env", NAME)
     assert "cannot be made" in says("--policy", "nothing", "--env", NAME, "--task", "swim")
+    (tmp_path / "file").touch()
+    taken = ("--policy", "nothing", "--env", NAME, "--out", str(tmp_path / "file"))
+    assert main([*taken, "--instances", "4"]) == 2  # before anything acts
+    assert "is a file); give another folder" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "mujoco", None)
     monkeypatch.delitem(sys.modules, "smolvla_core.garden", raising=False)
     assert "pip install 'smolvla-tune[sim]'" in says("--policy", "nothing", "--env", "garden")

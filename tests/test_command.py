@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from smolvla_core.command import BAD_INPUT, FAILED, OK, Parser, answer
+from smolvla_core.command import BAD_INPUT, FAILED, OK, Parser, answer, refuse_unwritable
 from smolvla_core.errors import ConfigError, DataError, DivergedError, UserError
 
 
@@ -69,6 +69,15 @@ def test_a_wrong_option_is_one_line_that_names_the_help(capsys, arguments, words
     assert words in line
     assert line.endswith("; see python -m eggs --help\n")
     assert line.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_made_is_refused_and_none_is_made(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with pytest.raises(ConfigError, match=r"--out: .* cannot be made \(.*file is a file\); give another folder"):
+            refuse_unwritable("--out", folder)
+    refuse_unwritable("--out", tmp_path / "new" / "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_asking_for_help_is_no_mistake(capsys):

@@ -19,7 +19,7 @@ from smolvla_core.closed_loop.environment import (
     environment_factory,
     parse_instances,
 )
-from smolvla_core.command import OK, Parser, answer, secret_of
+from smolvla_core.command import OK, Parser, answer, refuse_unwritable, secret_of
 from smolvla_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     env = EnvSpec(options.env, options.picture_size or None, True, options.max_seconds, options.task)
     out = Path(options.out or f"runs/closed_loop-{time.strftime('%Y%m%d-%H%M%S')}")
+    refuse_unwritable("--out", out)  # not when hours of acting are to be written there
     videos = {number: out / "videos" / f"instance_{number}.mp4" for number in instances[: options.videos]}
     rollout = Rollout(options.at_once, options.jobs, videos)
     with contextlib.closing(_policy(options, env)) as policy, _progress(len(instances)) as notify:
