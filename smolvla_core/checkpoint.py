@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from smolvla_core.command import OK, answer
+from smolvla_core.command import OK, answer, refuse_unwritable
 from smolvla_core.config import TrialConfig
 from smolvla_core.data.keys import TASK_INFO
 from smolvla_core.errors import DamagedStateError, DataError, UserError
@@ -134,8 +134,9 @@ def export_policy(state_folder: Path, out: Path) -> None:
         out: the policy's folder; made or replaced.
 
     Raises:
-        DataError: the state is missing or damaged.
+        DataError: the state is missing or damaged, or something else than an exported policy is in ``out``.
     """
+    refuse_to_replace(out)
     document = read_state(state_folder)
     interface = Interface.from_dict(document["interface"])
     config = TrialConfig.from_dict(document["config"])
@@ -176,6 +177,20 @@ def export_policy(state_folder: Path, out: Path) -> None:
     (staging / "train_config.yaml").write_text(TrialConfig.from_dict(document["config"]).to_yaml(), encoding="utf-8")
     (staging / "README.md").write_text(_readme(card, vlm is not None), encoding="utf-8")
     _publish(staging, out)
+
+
+def refuse_to_replace(out: Path) -> None:
+    """Refuse what is no exported policy as the place of one: it would be removed.
+
+    Raises:
+        DataError: something else is there.
+    """
+    try:
+        theirs = out.exists() and not (out / CARD_FILE).is_file() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise DataError(f"{out}: cannot be read ({error.strerror}); give another folder") from None
+    if theirs:
+        raise DataError(f"{out}: is there, and is no exported policy that may be replaced; give a new folder")
 
 
 def relocate(folder: Path) -> None:
@@ -309,6 +324,7 @@ def main(arguments: list[str]) -> int:
     def command() -> int:
         match arguments:
             case ["export", state, out]:
+                refuse_unwritable("OUT", Path(out).parent)
                 export_policy(Path(state), Path(out))
             case ["relocate", folder]:
                 relocate(Path(folder))

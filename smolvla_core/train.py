@@ -16,7 +16,7 @@ from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from smolvla_core.checkpoint import export_policy, load_state, read_state, save_state
+from smolvla_core.checkpoint import export_policy, load_state, read_state, refuse_to_replace, save_state
 from smolvla_core.command import FAILED, OK, Parser, answer, refuse_unwritable
 from smolvla_core.config import TrialConfig
 from smolvla_core.config_file import load_config
@@ -199,6 +199,7 @@ def _run(config: TrialConfig, out: Path, resume: bool) -> int:
     elif state.exists():
         raise DataError(f"{out}: holds a run already; give another --out, or --resume to continue it")
     refuse_unwritable("--out", out)
+    refuse_to_replace(out / "policy")
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     console = Console(stderr=True)

@@ -338,6 +338,22 @@ def test_a_state_whose_replacement_was_killed_is_put_back(generic_root, cache_di
     assert read_state(tmp_path / "state")["samples_seen"] == 8
 
 
+def test_an_export_replaces_an_export_and_nothing_else(generic_root, cache_dir, tmp_path, capsys):
+    trial = prepare(tiny_trial(generic_root, cache_dir))
+    save_state(trial.learner, tmp_path / "state")
+    (tmp_path / "models").mkdir()
+    for kept in (tmp_path / "models" / "mine.txt", tmp_path / "file"):
+        kept.write_text("not to be lost")
+    for taken in ("models", "file", "file/below"):
+        assert main(["export", str(tmp_path / "state"), str(tmp_path / taken)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "models" / "mine.txt").read_text() == (tmp_path / "file").read_text() == "not to be lost"
+    (tmp_path / "empty").mkdir()
+    for again in range(2):
+        assert main(["export", str(tmp_path / "state"), str(tmp_path / "empty")]) == 0, again
+    assert (tmp_path / "empty" / "model.safetensors").is_file()
+
+
 def test_damaged_states_are_refused(generic_root, cache_dir, tmp_path, capsys):
     with pytest.raises(DataError, match="holds no trial state"):
         read_state(tmp_path)
