@@ -6,10 +6,12 @@ goes on from that one. Any other selection would read raw columns as if they wer
 """
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lerobot.policies  # noqa: F401 - makes the kinds of policies known
+from draccus.utils import ParsingError
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from lerobot.configs import PreTrainedConfig
@@ -42,11 +44,16 @@ def pretrained_config(name: str) -> PreTrainedConfig:
     """Lerobot's configuration of a policy folder, or of one on the hub.
 
     Raises:
-        ConfigError: there is none, it cannot be fetched, or it is no SmolVLA.
+        ConfigError: there is none, it cannot be fetched or read, or it is no SmolVLA that sees.
     """
     _refuse_missing_config(name)
     try:
         config = PreTrainedConfig.from_pretrained(name)
+    except ParsingError as error:
+        raise ConfigError(
+            f"policy.pretrained: the {CONFIG_FILE} of {name} is not read by lerobot {version('lerobot')} "
+            f"({first_line(error)}); it may be of another release: correct that entry"
+        ) from None
     except (OSError, HFValidationError, HfHubHTTPError, ValueError) as error:
         raise ConfigError(
             f"policy.pretrained: {name} is no policy folder and cannot be fetched ({first_line(error)}); "
@@ -55,6 +62,8 @@ def pretrained_config(name: str) -> PreTrainedConfig:
     if config.type != SMOLVLA:
         raise ConfigError(f"policy.pretrained: {name} is a '{config.type}' policy; a 'smolvla' one is needed")
     _refuse_damaged_weights(name)
+    if not config.image_features:
+        raise ConfigError(f"policy.pretrained: {name} has no camera among its input_features; SmolVLA needs one")
     odd = next((key for key in config.image_features if not key.startswith(IMAGE_PREFIX)), None)
     if odd is not None:
         raise ConfigError(

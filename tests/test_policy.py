@@ -10,6 +10,7 @@ import torch
 from smolvla_core.config import TinyConfig
 from smolvla_core.errors import ConfigError
 from smolvla_core.policy import refuse_cut_instruction
+from smolvla_core.pretrained import pretrained_config
 from smolvla_core.tiny_vlm import tiny_vlm_folder
 from smolvla_core.trial import prepare
 from tests.core_fixtures import tiny_trial
@@ -136,6 +137,23 @@ def test_weights_that_are_missing_are_refused(eggs_root, lookalike, cache_dir, t
     values = {"state__preset": "top32", "policy__pretrained": str(folder), "data__cameras": cameras}
     with pytest.raises(ConfigError, match="lacks 'model.action_out_proj.weight'"):
         prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, **values))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"of_a_newer_release": 3}, "config.json of .* is not read by lerobot .*`of_a_newer_release`.* correct that entry"),
+        ({"chunk_size": "fifty"}, "is not read by lerobot"),
+        ({"input_features": None}, "has no camera among its input_features"),
+    ],
+)
+def test_a_configuration_of_another_release_is_one_line(lookalike, tmp_path, change, words):
+    shutil.copytree(lookalike, tmp_path / "policy")
+    file = tmp_path / "policy" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ConfigError, match=words) as caught:
+        pretrained_config(str(tmp_path / "policy"))
+    assert "\n" not in str(caught.value)
 
 
 def test_another_kind_of_policy_is_refused(generic_root, cache_dir, tmp_path):
