@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from huggingface_hub.errors import HfHubHTTPError
-from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig as SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy as SmolVLAPolicy
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
@@ -186,6 +186,7 @@ def _tuned_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
             f"policy.pretrained: {config.policy.pretrained} converts Aloha's joints as it acts (adapt_to_pi_aloha), "
             "which is not trained here; give another policy"
         )
+    _refuse_normalisation(config.policy.pretrained, smolvla, interface)
     smolvla.rtc_config = None  # chunking in real time is of acting alone
     for name, value in _shared_settings(config.policy, interface).items():
         setattr(smolvla, name, value)
@@ -195,6 +196,22 @@ def _tuned_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
         smolvla.vlm_model_name = str(local)
     smolvla.max_state_dim = trained_on(config.policy.pretrained, interface) or smolvla.max_state_dim
     return smolvla
+
+
+def _refuse_normalisation(name: str, smolvla: SmolVLAConfig, interface: Interface) -> None:
+    """Refuse a normaliser that our statistics do not serve, or that the state projection cannot be folded over."""
+    modes = {kind: NormalizationMode(smolvla.normalization_mapping.get(kind, "IDENTITY")) for kind in ("STATE", "ACTION")}
+    for kind, mode in modes.items():
+        if mode.value.startswith("QUANTILE"):
+            raise ConfigError(
+                f"policy.pretrained: {name} normalises {kind} by {mode.value}, of which no statistics are made here; set "
+                "MEAN_STD or MIN_MAX in normalization_mapping of its config.json, or give another policy"
+            )
+    if modes["STATE"] != NormalizationMode.MEAN_STD and not all(c.is_raw for c in interface.selection.columns):
+        raise ConfigError(
+            f"policy.pretrained: {name} normalises STATE by {modes['STATE'].value}, over which a state of sums such as "
+            "gripper_left_opening cannot be exported; choose a state.preset or state.keys of raw dims, or another policy"
+        )
 
 
 def _with_random_weights(smolvla: SmolVLAConfig, seed: int) -> SmolVLAPolicy:

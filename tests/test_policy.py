@@ -12,7 +12,7 @@ from smolvla_core.errors import ConfigError
 from smolvla_core.policy import refuse_cut_instruction
 from smolvla_core.pretrained import pretrained_config
 from smolvla_core.tiny_vlm import tiny_vlm_folder
-from smolvla_core.trial import prepare
+from smolvla_core.trial import prepare, resolve
 from tests.core_fixtures import tiny_trial
 
 TASK_6 = (
@@ -153,6 +153,32 @@ def test_a_configuration_of_another_release_is_one_line(lookalike, tmp_path, cha
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ConfigError, match=words) as caught:
         pretrained_config(str(tmp_path / "policy"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "mode", "words"),
+    [
+        ("top32", "QUANTILES", "normalises ACTION by QUANTILES, of which no statistics are made here"),
+        ("winner23", "MIN_MAX", "normalises STATE by MIN_MAX, over which a state of sums"),
+        ("top32", "MIN_MAX", None),
+    ],
+)
+def test_a_normaliser_that_cannot_be_exported_is_refused(eggs_root, lookalike, cache_dir, tmp_path, preset, mode, words):
+    shutil.copytree(lookalike, tmp_path / "policy")
+    file = tmp_path / "policy" / "config.json"
+    state = "MIN_MAX" if mode == "QUANTILES" else mode
+    mapping = {"normalization_mapping": {"VISUAL": "IDENTITY", "STATE": state, "ACTION": mode}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | mapping))
+    views = ("head", "left_wrist", "right_wrist")
+    cameras = {f"camera{i}": f"observation.images.rgb.{view}" for i, view in enumerate(views, start=1)}
+    values = {"policy__pretrained": str(tmp_path / "policy"), "state__preset": preset, "data__cameras": cameras}
+    trial = tiny_trial(eggs_root, cache_dir, policy__chunk_size=20, **values)
+    if words is None:
+        resolve(trial)
+        return
+    with pytest.raises(ConfigError, match=words) as caught:
+        resolve(trial)
     assert "\n" not in str(caught.value)
 
 
