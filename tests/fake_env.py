@@ -3,6 +3,7 @@
 import numpy as np
 
 from smolvla_core.closed_loop.environment import EnvSpec
+from smolvla_core.errors import ConfigError
 from smolvla_core.live import CAMERAS, PROPRIOCEPTION
 from smolvla_core.r1pro import ACTION, RELEASES
 
@@ -82,6 +83,22 @@ class FastPond(Pond):
 def make_fast_pond(**settings):
     """A function in place of a class."""
     return FastPond(**settings)
+
+
+class Closed(Pond):
+    """Knows none of the instances."""
+
+    def reset(self, *, seed=None, options=None):
+        raise ConfigError(f"the pond has no instance {options['instance']}")
+
+
+class Silent(Pond):
+    """Does not say how well it went."""
+
+    def step(self, action):
+        *moved, scores = super().step(action)
+        del scores["q"]
+        return *moved, scores
 
 
 class Unscored(Pond):

@@ -190,6 +190,8 @@ def test_a_mistake_is_one_line(policy, tmp_path, capsys, monkeypatch):
 
     assert "none is given" in says()
     assert "CHECKPOINT and --policy is given" in says(str(policy), "--policy", "nothing")
+    assert "there is no ':Pond'; give garden" in says(str(policy), "--env", ":Pond")
+    assert "ended without 'q' in its info; add it" in says("--policy", "nothing", "--env", "tests.fake_env:Silent")
     assert "there is no 'gardn'; give garden" in says(str(policy), "--env", "gardn")
     assert "cannot be imported" in says(str(policy), "--env", "no_such_package:Env")
     assert "has no 'Lake'" in says(str(policy), "--env", "tests.fake_env:Lake")
@@ -221,6 +223,12 @@ def test_an_environment_that_fails_ends_the_evaluation(jobs):
     broken = EnvSpec("tests.fake_env:Broken", max_seconds=1.0)
     with pytest.raises((ZeroDivisionError, RuntimeError), match="the pond is dry"):
         run_episodes(StayingPolicy(), broken, INSTANCES, Rollout(jobs=jobs), silent)
+
+
+def test_processes_that_are_left_by_an_error_say_nothing_more(tmp_path, capfd):
+    command = ["--policy", "nothing", "--env", "tests.fake_env:Closed", "--instances", "1-4", "--jobs", "2"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert capfd.readouterr().err == "error: the pond has no instance 1\n"
 
 
 def test_its_processes_end_with_a_killed_evaluation(tmp_path):

@@ -93,7 +93,7 @@ def environment_factory(name: str) -> Callable[..., Env]:
         UserError: there is none, or its packages are not installed.
     """
     module, _, factory = _PLACES.get(name, name).partition(":")
-    if not factory:
+    if not module or not factory:
         known = ", ".join(_PLACES)
         raise ConfigError(f"env: there is no '{name}'; give {known}, or one of your own as package.module:factory")
     try:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from smolvla_core.closed_loop.environment import Env, EnvSpec, Live, control_hz
 from smolvla_core.closed_loop.video import Film
+from smolvla_core.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,10 @@ class _Running:
 
     def episode(self, info: dict[str, Any]) -> Episode:
         seconds = self.steps / self.hz
-        scores = float(info["eggs_placed"]), float(info["q"]), bool(info["success"])
+        try:
+            scores = float(info["eggs_placed"]), float(info["q"]), bool(info["success"])
+        except KeyError as error:
+            raise DataError(f"env: instance {self.instance} ended without {error} in its info; add it") from None
         return Episode(self.instance, *scores, self.steps, seconds)
 
 

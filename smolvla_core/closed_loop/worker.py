@@ -46,7 +46,7 @@ class StageProcess:
         """
         try:
             turns = self._pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             raise self._died() from None
         if isinstance(turns, BaseException):
             raise turns
@@ -74,7 +74,7 @@ class StageProcess:
 
 def _serve(pipe: Connection) -> None:
     stage = Stage(pipe.recv())
-    with contextlib.closing(stage), contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.closing(stage), contextlib.suppress(EOFError, ConnectionError):
         while True:
             orders = pipe.recv()
             try:
