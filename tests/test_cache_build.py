@@ -1,5 +1,7 @@
 """The cache planned and built ahead: as large as was said, and nothing left to compute."""
 
+import os
+
 import numpy as np
 import pytest
 import yaml
@@ -78,6 +80,26 @@ def test_two_datasets_by_two_processes(eggs_root, mousetraps_root, cache_dir, tm
     train(config)
     assert not decoded
     assert build(config, 1, lambda done, total: None) == (0, 0)
+
+
+def test_a_worker_that_dies_is_one_line(generic_root, cache_dir, tmp_path, capfd, monkeypatch):
+    trial = tmp_path / "trial.yaml"
+    trial.write_text(cached(tiny_trial(generic_root, cache_dir), tmp_path / "features").to_yaml())
+    monkeypatch.setattr("smolvla_core.cache.build._Fill", _Dies)
+    assert main(["build", str(trial), "--workers", "2"]) == 1
+    told = capfd.readouterr().err
+    assert told.startswith("error: a worker process died")
+    assert told.count("\n") == 1
+
+
+class _Dies:
+    """A job whose process is ended by the system."""
+
+    def __init__(self, values):
+        pass
+
+    def __call__(self, job):
+        os._exit(9)
 
 
 def test_the_command_takes_trials_and_searches(generic_root, cache_dir, tmp_path, capsys):

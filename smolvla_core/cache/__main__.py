@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from rich.console import Console
@@ -52,7 +53,15 @@ def _build(options: argparse.Namespace) -> int:
     started = time.monotonic()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("filling the cache", total=None)
-        built = build(config, options.workers, lambda done, total: bar.update(task, completed=done, total=total))
+        try:
+            built = build(config, options.workers, lambda done, total: bar.update(task, completed=done, total=total))
+        except BrokenProcessPool:
+            print(
+                "error: a worker process died (out of memory?); the same command goes on where it stopped, with fewer "
+                "--workers",
+                file=sys.stderr,
+            )
+            return FAILED
     seconds = time.monotonic() - started
     print(f"{built.computed:,} computed in {seconds:.1f} s; the rest was there")
     if built.left_out:
