@@ -15,6 +15,7 @@ from packaging.version import Version
 from smolvla_core.config import DataConfig
 from smolvla_core.data.dataset import Moments, fingerprint, open_dataset, split_episodes
 from smolvla_core.data.pictures import Camera
+from smolvla_core.data.reading import matrix
 from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.train import main
 from smolvla_core.trial import prepare, resolve
@@ -149,6 +150,28 @@ def test_nan_is_located(damaged, cache_dir):
     rewrite(damaged, "observation.state", poison)
     with pytest.raises(DataError, match=r"'observation.state' dim 3 is nan at episode 1, frame 6"):
         open_dataset(config(damaged, cache_dir))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "words"),
+    [
+        ([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11, 12]], pa.list_(pa.float32()), "same width in every row"),
+        ([], pa.list_(pa.float32()), "same width in every row"),
+        ([[[1, 2]], [[3, 4]]], pa.list_(pa.list_(pa.float32())), "not a row of numbers a frame"),
+        (["left", "right"], pa.string(), "holds string, not a row of numbers a frame"),
+    ],
+)
+def test_a_column_that_is_no_table_is_refused(tmp_path, values, kind, words):
+    with pytest.raises(DataError, match=words):
+        matrix(pa.table({"action": pa.array(values, type=kind)}), "action", tmp_path)
+
+
+def test_columns_are_tables_however_they_are_stored(tmp_path):
+    rows = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+    for kind in (pa.list_(pa.float64()), pa.large_list(pa.float32()), pa.list_(pa.float32(), 3)):
+        table = pa.table({"action": pa.array([[9.0] * 3, *rows], type=kind)}).slice(1)
+        np.testing.assert_array_equal(matrix(table, "action", tmp_path), rows)
+    np.testing.assert_array_equal(matrix(pa.table({"action": [1, 2]}), "action", tmp_path), [[1], [2]])
 
 
 def truncate_parquet(root):

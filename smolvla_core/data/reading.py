@@ -178,17 +178,21 @@ def matrix(table: pa.Table, key: str, root: Path) -> NDArray[np.float32]:
     """A column as (N, D); a column of single numbers as (N, 1).
 
     Raises:
-        DataError: rows are empty or of different widths.
+        DataError: there are no rows, or they are empty, of different widths or no numbers.
     """
     column = table[key].combine_chunks()
     if column.null_count:
         raise DataError(f"{root}: '{key}' has {column.null_count} empty rows; remove those episodes")
-    rows = len(column)
-    values = column.flatten() if pa.types.is_nested(column.type) else column
-    flat = values.to_numpy(zero_copy_only=False).astype(np.float32)
-    if rows == 0 or flat.size % rows:
-        raise DataError(f"{root}: '{key}' does not have the same width in every row; convert the dataset again")
-    return flat.reshape(rows, -1)
+    width, values = 1, column
+    if pa.types.is_nested(column.type) and hasattr(column, "value_lengths"):
+        # rows of 5 and 7 numbers are as many as two of 6: each row's own length counts
+        widths = np.unique(np.asarray(column.value_lengths().to_numpy(zero_copy_only=False)))
+        if len(widths) != 1:
+            raise DataError(f"{root}: '{key}' does not have the same width in every row; convert the dataset again")
+        width, values = int(widths[0]), column.flatten()
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)):
+        raise DataError(f"{root}: '{key}' holds {column.type}, not a row of numbers a frame; convert the dataset again")
+    return values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
 
 
 def boundaries(
