@@ -193,6 +193,20 @@ def raw_behavior(root):
     (root / "meta" / "info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
 
 
+def features(change):
+    def damage(root):
+        info = json.loads((root / "meta" / "info.json").read_text())
+        info["features"] = change(info["features"])
+        (root / "meta" / "info.json").write_text(json.dumps(info))
+
+    return damage
+
+
+def cut_episodes(root):
+    (file,) = (root / "meta" / "episodes").rglob("*.parquet")
+    pq.write_table(pq.read_table(file).slice(0, 4), file)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -202,6 +216,13 @@ def raw_behavior(root):
         (raw_behavior, "python -m smolvla_core.data.behavior"),
         (lambda root: (root / "meta" / "info.json").unlink(), "holds no meta/info.json"),
         (lambda root: shutil.rmtree(root / "data"), "'data' is missing"),
+        (cut_episodes, "info.json promises 6 episodes, meta/episodes lists 4"),
+        (features(lambda known: [*known]), "meta: cannot be read"),
+        (features(lambda known: known | {"action": {"shape": [4]}}), "the feature 'action' needs a 'dtype';"),
+        (
+            features(lambda known: known | {"observation.images.top": {"dtype": "image", "shape": [48]}}),
+            "'observation.images.top' needs a 'dtype', and a 'shape' of height, width and channels",
+        ),
         (lambda root: (root / "meta" / "tasks.parquet").unlink(), "'meta/tasks.parquet' is missing"),
     ],
 )

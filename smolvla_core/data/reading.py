@@ -4,7 +4,9 @@ Shapes: N rows, E episodes, D dims of a vector feature.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -80,7 +82,7 @@ def read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
             _refuse_damaged(file)
     try:
         meta = LeRobotDatasetMetadata(source.repo_id or f"local/{root.name}", root=root)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DataError(
             f"{root / 'meta'}: cannot be read: {first_line(error).rstrip('.')}; fetch the dataset again"
         ) from None
@@ -89,6 +91,12 @@ def read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
             f"{root / 'meta/info.json'}: 'fps' is {meta.fps}; only whole numbers can be trained on, resample the "
             "dataset, or correct the number where it was meant to be one"
         )
+    if len(meta.episodes) < meta.total_episodes:
+        raise DataError(
+            f"{root}: info.json promises {meta.total_episodes} episodes, meta/episodes lists {len(meta.episodes)}; fetch "
+            "the dataset again, or record it again where its recording was cut off"
+        )
+    _refuse_malformed_features(meta.features, root)
     for key in (STATE, ACTION):
         if key not in meta.features:
             raise DataError(f"{root}: the dataset has no '{key}'; it has {', '.join(sorted(meta.features))}")
@@ -222,6 +230,14 @@ def refuse_non_finite(
             f"{root}: '{key}' dim {dim} is {rows[row, dim]} at episode {episode[row]}, frame {frame[row]} "
             f"({len(bad)} such values); repair or remove those episodes"
         )
+
+
+def _refuse_malformed_features(features: Mapping[str, Any], root: Path) -> None:
+    for key, feature in features.items():
+        pictures = feature.get("dtype") in ("image", "video")
+        if "dtype" not in feature or (pictures and len(feature.get("shape") or ()) != 3):
+            wanted = "a 'dtype', and a 'shape' of height, width and channels" if pictures else "a 'dtype'"
+            raise DataError(f"{root / 'meta/info.json'}: the feature '{key}' needs {wanted}; fetch the file again")
 
 
 def _refuse_damaged(file: Path) -> None:
