@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from smolvla_core.config import TrialConfig
 from smolvla_core.config_errors import suggest
 from smolvla_core.data.dataset import Dataset, Moments
+from smolvla_core.data.keys import picture_size
 from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.features import Feature, append_features, feature_from_dict, feature_to_dict, resolve_features
 from smolvla_core.state import StateSelection, select_state
@@ -172,7 +173,7 @@ def _resolve_cameras(
     for policy_key, dataset_key in pairs.items():
         if dataset_key not in available:
             raise ConfigError(f"{where}: the dataset has no '{dataset_key}'{suggest(dataset_key, available)}")
-        height, width = _size(dataset, dataset_key)
+        height, width = picture_size(dataset.meta.features[dataset_key])
         views.append(CameraView(policy_key, dataset_key, height, width))
     if len({view.dataset_key for view in views}) < len(views):
         raise ConfigError(f"{where}: two policy cameras name the same dataset key; give each its own")
@@ -203,14 +204,6 @@ def _refuse_missing_cameras(
             f"{where}: gives the policy no '{_short(lacking)}', which it has from the main dataset; map one of "
             f"{', '.join(dataset.camera_keys)} to it"
         )
-
-
-def _size(dataset: Dataset, key: str) -> tuple[int, int]:
-    feature = dataset.meta.features[key]
-    shape = tuple(feature["shape"])
-    channels_first = (feature.get("names") or ["height"])[0] in ("channels", "channel")
-    height, width = shape[1:] if channels_first else shape[:2]
-    return int(height), int(width)
 
 
 def _image_key(name: str) -> str:

@@ -22,6 +22,8 @@ from smolvla_core.data.behavior import import_behavior
 from smolvla_core.data.synthetic import write_synthetic
 from smolvla_core.data.video_files import frames_at, inspect_video, write_hevc
 from smolvla_core.errors import DataError
+from smolvla_core.trial import resolve
+from tests.core_fixtures import tiny_trial
 from tests.raw_behavior import (
     FIRST,
     SECOND,
@@ -49,6 +51,21 @@ CHECKS = {
     "instructions",
     "annotations",
 }
+
+
+@pytest.mark.parametrize("names", [["channels", "height", "width"], {"axes": ["height", "width", "channels"]}])
+def test_pictures_may_be_declared_with_their_channels_first(eggs_root, tmp_path, names):
+    root = shutil.copytree(eggs_root, tmp_path / "dataset")
+    info = json.loads((root / "meta" / "info.json").read_text())
+    for feature in (feature for feature in info["features"].values() if feature["dtype"] == "video"):
+        height, width, channels = feature["shape"]
+        feature["shape"] = [channels, height, width] if isinstance(names, list) else feature["shape"]
+        feature["names"] = names
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    (cameras,) = audit(root).of("cameras")
+    assert cameras.verdict == "ok", cameras.found
+    seen = resolve(tiny_trial(root, tmp_path, state__preset="top32", policy__chunk_size=20)).interface.cameras
+    assert [(view.height, view.width) for view in seen] == [(48, 48), (32, 32), (32, 32)]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""Keys of a LeRobot dataset's features."""
+"""Keys of a LeRobot dataset's features, and what its pictures' shape says."""
+
+from collections.abc import Mapping
+from typing import Any
 
 STATE = "observation.state"
 ACTION = "action"
@@ -6,3 +9,11 @@ TIMESTAMP = "timestamp"
 TASK_INFO = "observation.task_info"
 SEGMENTATION = "seg_instance_id"
 """Part of the keys of BEHAVIOR's segmentation videos, which their metadata does not mark as depth's are."""
+
+
+def picture_size(feature: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of a camera's pictures; some recorders put the channels first, and say so in ``names``."""
+    shape, names = feature["shape"], feature.get("names")
+    first = names[0] if isinstance(names, list | tuple) and names else None
+    height, width = shape[1:] if first in ("channels", "channel") else shape[:2]
+    return int(height), int(width)

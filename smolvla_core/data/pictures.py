@@ -17,6 +17,7 @@ from torch import Tensor
 
 from smolvla_core.data.dataset import Dataset, video_offsets
 from smolvla_core.data.inside import inside
+from smolvla_core.data.keys import picture_size
 from smolvla_core.errors import DataError, first_line
 
 
@@ -26,10 +27,7 @@ class Camera:
     def __init__(self, dataset: Dataset, key: str):
         self.dataset, self.key = dataset, key
         self.is_video = key in dataset.meta.video_keys
-        height, width = dataset.meta.features[key]["shape"][:2]
-        if (dataset.meta.features[key].get("names") or [None])[0] in ("channels", "channel"):
-            height, width = dataset.meta.features[key]["shape"][1:]
-        self.height, self.width = int(height), int(width)
+        self.height, self.width = picture_size(dataset.meta.features[key])
 
     @cached_property
     def _offsets(self) -> tuple[list[Path], NDArray[np.float64]]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smolvla_core.data.inside import NUMBERS_V3, PICTURES_NEED, check_template, check_video_key
+from smolvla_core.data.keys import picture_size
 from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
@@ -66,7 +67,7 @@ def files_of(root: Path, info: Mapping[str, Any], numbers: Sequence[int]) -> Epi
         clips = _clips_v21(root, info, videos, wanted, raw)
     episodes, frames = info.get("total_episodes"), info.get("total_frames")
     promised = (episodes, frames) if isinstance(episodes, int) and isinstance(frames, int) and not raw else None
-    sizes = {key: (int(features[key]["shape"][0]), int(features[key]["shape"][1])) for key in clips}
+    sizes = {key: picture_size(features[key]) for key in clips}
     return EpisodeFiles(
         raw=raw,
         instructions=tuple(_joined(rows.get(number, {}).get("tasks")) for number in wanted),
