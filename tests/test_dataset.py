@@ -6,6 +6,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,8 @@ from lerobot.datasets.utils import BackwardCompatibilityError
 from packaging.version import Version
 
 from smolvla_core.config import DataConfig
-from smolvla_core.data.dataset import Moments, fingerprint, open_dataset, split_episodes
+from smolvla_core.data.audit import audit
+from smolvla_core.data.dataset import Moments, _open, fingerprint, open_dataset, split_episodes
 from smolvla_core.data.pictures import Camera
 from smolvla_core.data.reading import matrix
 from smolvla_core.errors import ConfigError, DataError
@@ -100,6 +102,23 @@ def test_an_instruction_may_change_within_an_episode(tmp_path, cache_dir):
     batch = trial.maker.validation(rows, *(np.zeros((4, *shape), np.float32) for shape in ((8, 32), ())))
     assert batch.tasks == ("pick", "pick", "place", "place")
     assert trial.learner.interface.instructions == ("place", "pick")  # of most frames first
+
+
+def test_tasks_are_known_where_frames_alone_name_them_and_their_texts_are_a_column(tmp_path, cache_dir):
+    """As in lerobot/libero; and as other programs write meta/tasks.parquet."""
+    root = write_generic(tmp_path / "two", instruction=lambda episode, step: f"task {episode % 2}")
+    (file,) = (root / "meta" / "episodes").rglob("*.parquet")
+    pq.write_table(pq.read_table(file).drop_columns("tasks"), file)
+    for column in (False, True):
+        if column:
+            texts = root / "meta" / "tasks.parquet"
+            pd.read_parquet(texts).reset_index().to_parquet(texts, index=False)
+            _open.cache_clear()
+        assert open_dataset(config(root, cache_dir)).instructions == ("task 0", "task 1")
+        odd = open_dataset(DataConfig(train=({"root": str(root), "task": 1},), cache_dir=str(cache_dir)))
+        assert (odd.recorded.tolist(), odd.instructions) == ([1, 3, 5], ("task 1",))
+        (said,) = audit(root).of("instructions")
+        assert (said.verdict, said.found) == ("ok", "2, the longest of 2 words")
 
 
 def test_an_instruction_of_held_out_episodes_is_not_cut_either(tmp_path, cache_dir):

@@ -21,6 +21,7 @@ from smolvla_core.config import DatasetSource
 from smolvla_core.data.inside import refuse_paths_that_leave
 from smolvla_core.data.keys import ACTION, STATE, TASK_INFO, TIMESTAMP
 from smolvla_core.data.legacy import converted, is_legacy
+from smolvla_core.data.tasks import tasks_of, tasks_of_frames
 from smolvla_core.errors import DataError, first_line
 
 
@@ -112,12 +113,15 @@ def episodes_of(meta: LeRobotDatasetMetadata, task: int | None, root: Path) -> N
     """Recorded numbers of a task's episodes, ascending; those of all tasks for None."""
     if task is None:
         return np.arange(meta.total_episodes)
-    names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
+    names = tasks_of(meta.tasks)
     if task not in names:
         listed = [f"{number} '{_shortened(name)}'" for number, name in sorted(names.items())]
         some = ", ".join([*listed[:5], "..."] if len(listed) > 5 else listed)
         raise DataError(f"data.train: {root} has no task {task}; its tasks are {some}")
-    found = [episode for episode, tasks in enumerate(meta.episodes["tasks"]) if names[task] in tasks]
+    if "tasks" in meta.episodes.column_names:
+        found = [episode for episode, tasks in enumerate(meta.episodes["tasks"]) if names[task] in tasks]
+    else:  # as of lerobot/libero: frames alone say what they are of
+        found = [episode for episode, tasks in tasks_of_frames(root).items() if task in tasks]
     if not found:
         raise DataError(f"data.train: {root} has no episode of task {task}, '{_shortened(names[task])}'")
     return np.asarray(found, dtype=np.int64)
@@ -127,7 +131,7 @@ def instructions_of(
     meta: LeRobotDatasetMetadata, task_index: NDArray[np.int64], root: Path
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The instructions of the rows' tasks (N,), each once; and which of them each row has (N,)."""
-    names = {int(row.task_index): str(name) for name, row in meta.tasks.iterrows()}
+    names = tasks_of(meta.tasks)
     tasks, of_row = np.unique(task_index, return_inverse=True)
     unknown = [int(task) for task in tasks if int(task) not in names]
     if unknown:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from smolvla_core.data.inside import NUMBERS_V3, PICTURES_NEED, check_template, check_video_key
 from smolvla_core.data.keys import picture_size
+from smolvla_core.data.tasks import tasks_of, tasks_of_frames
 from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError
 
@@ -93,10 +94,24 @@ def _rows_v3(root: Path, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
         except (OSError, pa.ArrowException, ValueError) as error:
             raise unreadable(file, error) from None
     rows = {int(row["episode_index"]): row for row in pd.concat(tables).to_dict("records")}
+    if not any("tasks" in table for table in tables):
+        _tell_by_frames(root, rows)
     absent = [number for number in numbers if number not in rows]
     if absent:
         raise DataError(f"{folder}: does not list episode {absent[0]}, which has frames; download it again")
     return rows
+
+
+def _tell_by_frames(root: Path, rows: dict[int, dict[str, Any]]) -> None:
+    """Add the tasks of each episode where its frames alone say them, as in lerobot/libero."""
+    file = root / "meta" / "tasks.parquet"
+    try:
+        names = tasks_of(pd.read_parquet(file))
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise unreadable(file, error) from None
+    for episode, tasks in tasks_of_frames(root).items():
+        if episode in rows:
+            rows[episode]["tasks"] = [names[task] for task in tasks if task in names]
 
 
 def _rows_v21(root: Path) -> dict[int, dict[str, Any]]:
