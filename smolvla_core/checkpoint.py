@@ -110,7 +110,9 @@ def read_state(folder: Path) -> dict[str, Any]:
     _put_back(folder)
     file = folder / STATE_FILE
     if not file.is_file() or not (folder / TENSORS_FILE).is_file():
-        raise DamagedStateError(f"{folder}: holds no trial state ({STATE_FILE} and {TENSORS_FILE})")
+        raise DamagedStateError(
+            f"{folder}: holds no trial state ({STATE_FILE} and {TENSORS_FILE}); give a folder that does, or start anew"
+        )
     try:
         document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:  # no JSON, or no text

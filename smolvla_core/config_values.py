@@ -59,6 +59,8 @@ def load_yaml(text: str, where: str) -> Any:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or first_line(error)
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
+    except ValueError as error:  # what has the form of a date or a number, and is none
+        raise ConfigError(f"{where}: a value is read as a date or number, and is none ({error}); quote it") from None
 
 
 def expand_environment(value: Any, where: str = "") -> Any:
