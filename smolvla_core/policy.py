@@ -200,17 +200,20 @@ def _tuned_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
 
 def _refuse_normalisation(name: str, smolvla: SmolVLAConfig, interface: Interface) -> None:
     """Refuse a normaliser that our statistics do not serve, or that the state projection cannot be folded over."""
-    modes = {kind: NormalizationMode(smolvla.normalization_mapping.get(kind, "IDENTITY")) for kind in ("STATE", "ACTION")}
+    modes = {
+        kind: NormalizationMode(smolvla.normalization_mapping.get(kind, "IDENTITY")) for kind in ("STATE", "ACTION")
+    }
     for kind, mode in modes.items():
         if mode.value.startswith("QUANTILE"):
             raise ConfigError(
-                f"policy.pretrained: {name} normalises {kind} by {mode.value}, of which no statistics are made here; set "
-                "MEAN_STD or MIN_MAX in normalization_mapping of its config.json, or give another policy"
+                f"policy.pretrained: {name} normalises {kind} by {mode.value}, of which no statistics are made here; "
+                "set MEAN_STD or MIN_MAX in normalization_mapping of its config.json, or give another policy"
             )
     if modes["STATE"] != NormalizationMode.MEAN_STD and not all(c.is_raw for c in interface.selection.columns):
         raise ConfigError(
             f"policy.pretrained: {name} normalises STATE by {modes['STATE'].value}, over which a state of sums such as "
-            "gripper_left_opening cannot be exported; choose a state.preset or state.keys of raw dims, or another policy"
+            "gripper_left_opening cannot be exported; choose a state.preset or state.keys of raw dims, or give "
+            "another policy"
         )
 
 

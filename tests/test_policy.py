@@ -142,7 +142,10 @@ def test_weights_that_are_missing_are_refused(eggs_root, lookalike, cache_dir, t
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"of_a_newer_release": 3}, "config.json of .* is not read by lerobot .*`of_a_newer_release`.* correct that entry"),
+        (
+            {"of_a_newer_release": 3},
+            "config.json of .* is not read by lerobot .*`of_a_newer_release`.* correct that entry",
+        ),
         ({"chunk_size": "fifty"}, "is not read by lerobot"),
         ({"input_features": None}, "has no camera among its input_features"),
     ],
@@ -164,7 +167,9 @@ def test_a_configuration_of_another_release_is_one_line(lookalike, tmp_path, cha
         ("top32", "MIN_MAX", None),
     ],
 )
-def test_a_normaliser_that_cannot_be_exported_is_refused(eggs_root, lookalike, cache_dir, tmp_path, preset, mode, words):
+def test_a_normaliser_that_cannot_be_exported_is_refused(
+    eggs_root, lookalike, cache_dir, tmp_path, preset, mode, words
+):
     shutil.copytree(lookalike, tmp_path / "policy")
     file = tmp_path / "policy" / "config.json"
     state = "MIN_MAX" if mode == "QUANTILES" else mode

@@ -74,7 +74,10 @@ def test_merged_and_repeated_mappings():
         ("~: 1\n", "x.yaml:1: ~: YAML reads this key as null"),
         ("a: &a [*a]\n", "x.yaml:1: a.0: holds itself; remove the alias (*)"),
         ("[1]: 2\n", "x.yaml:1: not valid YAML"),
-        ("a: 2024-13-01\n", "x.yaml: a value is read as a date or number, and is none (month must be in 1..12); quote it"),
+        (
+            "a: 2024-13-01\n",
+            "x.yaml: a value is read as a date or number, and is none (month must be in 1..12); quote it",
+        ),
     ],
 )
 def test_mistakes_of_form(text, line):

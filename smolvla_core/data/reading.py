@@ -94,8 +94,8 @@ def read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
         )
     if len(meta.episodes) < meta.total_episodes:
         raise DataError(
-            f"{root}: info.json promises {meta.total_episodes} episodes, meta/episodes lists {len(meta.episodes)}; fetch "
-            "the dataset again, or record it again where its recording was cut off"
+            f"{root}: info.json promises {meta.total_episodes} episodes, meta/episodes lists {len(meta.episodes)}; "
+            "fetch the dataset again, or record it again where its recording was cut off"
         )
     _refuse_malformed_features(meta.features, root)
     for key in (STATE, ACTION):
