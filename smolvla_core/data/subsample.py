@@ -23,7 +23,7 @@ def subsample(rows: NDArray[np.int64], share: float, total: int, seed: int, numb
     """
     if share >= 1:
         return rows
-    count = max(1, int(share * len(rows)))
+    count = max(1, round(share * len(rows)))
     priority = keyed_generator(seed, _SUBSAMPLE, number).random(total)[rows]
     taken: NDArray[np.int64] = np.sort(rows[np.argsort(priority, kind="stable")[:count]])
     return taken
