@@ -50,6 +50,15 @@ def test_a_new_folder_is_named_by_study_and_time_and_not_made(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_storage_that_cannot_be_written_is_refused_before_anything_starts(tmp_path):
+    (tmp_path / "file").touch()
+    for storage in (tmp_path / "file", tmp_path / "file" / "runs", Path("/proc/runs")):
+        with pytest.raises(ConfigError, match=f"^storage: {storage} cannot be written .*; give a folder that can be"):
+            new_folder(spec_in(storage))
+    assert new_folder(spec_in(tmp_path / "not" / "yet")).parent == tmp_path / "not" / "yet"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_folders_of_the_same_second_are_numbered(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda form: "20260131-120000")
     names = []

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,19 +27,32 @@ _TIME = re.compile(r"-(\d{8}-\d{6})(?:-(\d+))?")
 
 
 def new_folder(spec: SearchSpec) -> Path:
-    """A name for a new study's folder; nothing is made yet, but a remote storage is tried.
+    """A name for a new study's folder; nothing is made yet, but the storage is tried.
 
     Raises:
-        ConfigError: a remote storage cannot be written.
+        ConfigError: the storage cannot be written.
     """
     if spec.is_remote:
         Folder.at(spec.storage).check_writable()
+    else:
+        _check_writable(Path(spec.storage))
     stem = _home(spec) / f"{spec.study}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, number = stem, 1
     while folder.exists():
         number += 1
         folder = stem.with_name(f"{stem.name}-{number}")
     return folder
+
+
+def _check_writable(storage: Path) -> None:
+    """Write a file without a name into a folder, or into the nearest one above it that is there."""
+    try:
+        there = next(place for place in (storage, *storage.parents) if place.exists())
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ConfigError(
+            f"storage: {storage} cannot be written ({error.strerror}); give a folder that can be written to"
+        ) from None
 
 
 def write_specification(
