@@ -389,6 +389,7 @@ MISTAKES = {
         1,
         "study: got 'my eggs/1'; it names a folder; begin with a letter or digit",
     ),
+    "too long for a folder": (1, f"study: {'e' * 201}", 1, "it names a folder; give at most 200 characters"),
     "number for a name": (1, "study: 2024", 1, "study: got 2024; it must be text; put it in quotes"),
     "a key twice": (39, "seed: 0\nseed: 1", 40, "'seed' stands here and in line 39; remove one of them"),
     "a searched key twice": (

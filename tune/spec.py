@@ -51,6 +51,8 @@ __all__ = [
 
 PROJECT = Path(__file__).resolve().parents[1]
 """The folder that this package was installed from, where it is a checkout."""
+LONGEST_NAME = 200
+"""Characters of a study's name; its folder has the time too, and a file system takes 255."""
 OBJECTIVE = "val/critical_action_mse"
 METRICS = (OBJECTIVE, "val/critical_action_l1", "val/critical_energy_score", "val/action_mse", "val/flow_loss")
 """What ``smolvla_core.evaluate`` scores; lower is better for each."""
@@ -175,6 +177,8 @@ class SearchSpec(Section):
     @field_validator("study")
     @classmethod
     def _names_a_folder(cls, study: str) -> str:
+        if len(study) > LONGEST_NAME:
+            raise ValueError(f"it names a folder; give at most {LONGEST_NAME} characters")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", study):
             raise ValueError("it names a folder; begin with a letter or digit, then use letters, digits, _, . and -")
         return study
