@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ def python_command() -> str:
     if found is not None and Path(found).absolute() == Path(sys.executable).absolute():
         return "python"
     here = Path(sys.executable).absolute()
-    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
+    return shlex.quote(str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here))
 
 
 class Parser(argparse.ArgumentParser):

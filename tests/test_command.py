@@ -1,11 +1,18 @@
 """How the command-line programs answer: exit codes, and one line for a mistake."""
 
 import errno
+import shlex
+import sys
 
 import pytest
 
-from smolvla_core.command import BAD_INPUT, FAILED, OK, Parser, answer, refuse_unwritable
+from smolvla_core.command import BAD_INPUT, FAILED, OK, Parser, answer, python_command, refuse_unwritable
 from smolvla_core.errors import ConfigError, DataError, DivergedError, UserError
+
+
+def test_a_python_in_a_folder_with_blanks_can_be_called_as_it_is_told(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/my tools/bin/python")
+    assert shlex.split(python_command()) == ["/my tools/bin/python"]
 
 
 def raising(error):

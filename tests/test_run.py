@@ -1,6 +1,7 @@
 """The command line as a user types it: exit codes, one line for every mistake, nothing left behind."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.stub import stub_spec
+from tune.preflight import Facts
 from tune.records import Records
-from tune.run import main
+from tune.run import _run, main
 from tune.run_folder import write_specification
+from tune.summary import Summary
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,6 +137,15 @@ def test_smoke_runs_every_branch_and_says_so(search, tmp_path):
     branches = done.stdout.partition("Branches that ran")[2].splitlines()[1:]
     assert len(branches) == 6
     assert all(line.endswith("complete") for line in branches)
+
+
+def test_how_to_continue_can_be_copied_for_a_folder_with_blanks(monkeypatch, tmp_path, capsys):
+    spec, folder = stub_spec(tmp_path / "my runs"), tmp_path / "my runs" / "stub-1"
+    ended = Summary("stub", "val/critical_action_mse", "min", "interrupted", None, None, None, {}, 0, 0.0)
+    monkeypatch.setattr("tune.study.Study.run", lambda study, resume: ended)
+    assert _run(spec, folder, "", Facts({}, {})) == 1
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(told)[-2:] == ["--resume", str(folder)]
 
 
 def as_ray_submit_does(home: Path, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,7 @@
 """The study in MLflow, against real SQLite stores."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from smolvla_core.config import TrialConfig
 from tune import driver
 from tune.records import Records, Result
-from tune.tracking import NullTracker, Tracker, make_tracker, reconcile, viewing_page
+from tune.tracking import NullTracker, Tracker, make_tracker, reconcile, viewing_command, viewing_page
 from tune.tracking.mlflow_entities import flatten, metrics, study_note
 from tune.tracking.mlflow_store import TrackingError, connect, mask, resolve_uri
 from tune.tracking.mlflow_tracker import MlflowTracker
@@ -170,6 +171,11 @@ def test_the_page_that_shows_the_runs_is_known_once_the_store_has_the_study(run_
     assert viewing_page(None, run_dir) == f"http://127.0.0.1:5000/{shown}"
     assert viewing_page("https://me:secret@tracks.example/", run_dir) == f"https://***@tracks.example/{shown}"
     assert viewing_page(None, run_dir, enabled=False) is None
+
+
+def test_the_command_that_shows_the_runs_holds_for_a_folder_with_blanks(tmp_path):
+    command = viewing_command(None, tmp_path / "my runs" / "eggs-1")
+    assert shlex.split(command)[-2:] == ["--backend-store-uri", f"sqlite:///{tmp_path}/my runs/mlflow.db"]
 
 
 def test_datasets_that_are_trained_together_are_all_inputs_of_the_run(run_dir, client):

@@ -8,6 +8,7 @@ when all trainings are done, 2 on bad input, 1 otherwise.
 import argparse
 import json
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -209,9 +210,8 @@ def _command(options: argparse.Namespace) -> int:
         if place:
             print(f"{label}{place}")
     if not whole:
-        print(
-            f"Not all trainings are complete; go on with  {python_command()} -m tune.claims --resume {trainings.folder}"
-        )
+        again = f"{python_command()} -m tune.claims --resume {shlex.quote(str(trainings.folder))}"
+        print(f"Not all trainings are complete; go on with  {again}")
     return OK if whole else FAILED
 
 

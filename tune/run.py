@@ -5,6 +5,7 @@ policy. Exit code 0 on success, 2 on bad input (one line says what to change), 1
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -133,7 +134,8 @@ def _run(spec: SearchSpec, folder: Path, yaml_text: str, facts: "Facts", resume:
     if home is not None:
         _print([f"Kept at         {home}"])
     if summary.state != "complete":
-        _print([f"Continue with  {python_command()} -m tune.run --resume {home or _shown(folder)}"])
+        place = shlex.quote(home or _shown(folder))
+        _print([f"Continue with  {python_command()} -m tune.run --resume {place}"])
     return OK if summary.state == "complete" and summary.best is not None else FAILED
 
 

@@ -1,6 +1,7 @@
 """What a study tells about itself while it runs: the ``Tracker`` interface, and how to get one."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -163,7 +164,7 @@ def viewing_command(uri: str | None, run_dir: Path, enabled: bool = True) -> str
     uri = resolve_uri(uri, run_dir)
     if is_server(uri):
         return mask(uri)
-    return f"{python_command()} -m mlflow ui --backend-store-uri {mask(uri)}"
+    return f"{python_command()} -m mlflow ui --backend-store-uri {shlex.quote(mask(uri))}"
 
 
 def viewing_page(uri: str | None, run_dir: Path, enabled: bool = True) -> str | None:
