@@ -63,8 +63,11 @@ def test_machines_are_counted_one_by_one(machines, monkeypatch, tmp_path):
     assert concurrency(Resources(cpus=1, gpus=0.5), None) == 4
     assert concurrency(Resources(cpus=1, gpus=0.5), 3) == 3
     assert concurrency(Resources(cpus=1.5), None) == 2  # and not the 2.67 of four CPUs
-    with pytest.raises(ConfigError, match=r"a trial asks for 3 CPUs and 0 GPUs, and Ray has 4 and 2 on 3 machines"):
+    many_cpus = r"a trial asks for 3 CPUs and 0 GPUs, and Ray has 4 and 2 on 3 machines; .* --set resources.cpus=2$"
+    with pytest.raises(ConfigError, match=many_cpus):
         concurrency(Resources(cpus=3), None)
+    with pytest.raises(ConfigError, match=r"a trial asks for 1 CPUs and 4 GPUs, .* --set resources.gpus=0$"):
+        concurrency(Resources(cpus=1, gpus=4), None)
 
     launched = tmp_path / "launched.yaml"
     kinds = {"head": {"resources": {"CPU": 0}}, "gpu": {"resources": {"CPU": 2, "GPU": 1}, "max_workers": 9}}

@@ -42,10 +42,12 @@ def concurrency(resources: Resources, limit: int | None) -> int:
         return limit or max(fits, 1)
     elif not fits:
         have = ray.cluster_resources()
+        most = max((machine.get("CPU", 0) for machine in machines), default=0)
+        change = "resources.gpus=0" if most >= resources.cpus else f"resources.cpus={most:g}"
         raise ConfigError(
             f"resources: a trial asks for {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and Ray has "
             f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g} on {_machines(len(machines))}; lower them, e.g. --set "
-            "resources.gpus=0"
+            f"{change}"
         )
     return min(limit or fits, fits) or limit or 1
 
