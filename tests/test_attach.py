@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -126,6 +127,17 @@ def with_best(folder, trial):
     """With a policy in ``best/`` that is a trial's at the highest rung."""
     (folder / BEST_POLICY).mkdir()
     (folder / BEST_OF).write_text(json.dumps({"trial": trial, "rung": 900, "finalist": None}))
+
+
+def test_a_study_that_cannot_be_written_is_one_line(study, tmp_path, monkeypatch, capsys):
+    def read_only(dir):
+        raise OSError(errno.EROFS, "Read-only file system", str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    assert main([str(study), "--trial", "2", str(garden_results(tmp_path / "out", [1, 0]))]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: RUN: {study} cannot be written (Read-only file system); give a folder")
+    assert not (study / "trials" / "002" / "closed_loop").exists()
 
 
 def test_results_are_kept_once_and_stand_in_summary_and_report(study, tmp_path, capsys):

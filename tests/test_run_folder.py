@@ -1,5 +1,8 @@
 """A study's folder: its name, what is kept in it, and what a resumed study may change."""
 
+import errno
+import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -8,6 +11,8 @@ import pytest
 from smolvla_core.errors import ConfigError
 from tests.spec_yaml import loaded, written
 from tune.records import Records
+from tune.report.__main__ import main as report
+from tune.run import main as run
 from tune.run_folder import (
     GIVEN,
     RESOLVED,
@@ -57,6 +62,25 @@ def test_a_storage_that_cannot_be_written_is_refused_before_anything_starts(tmp_
             new_folder(spec_in(storage))
     assert new_folder(spec_in(tmp_path / "not" / "yet")).parent == tmp_path / "not" / "yet"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_question_mark_ends_the_address_of_an_sqlite_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"^storage: .*/eggs\? holds a '\?', .*; give another folder$"):
+        new_folder(spec_in(tmp_path / "eggs?"))
+
+
+@pytest.mark.parametrize(("main", "before", "asked_by"), [(report, (), "RUN"), (run, ("--resume",), "--resume")])
+def test_a_study_that_cannot_be_written_is_one_line(monkeypatch, tmp_path, capsys, main, before, asked_by):
+    folder = started(tmp_path, "eggs-20260131-120000")
+
+    def read_only(dir: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    assert main([*before, str(folder)]) == 2
+    told = f"{folder} cannot be written (Read-only file system); give a folder that can be written to"
+    assert capsys.readouterr().err == f"error: {asked_by}: {told}\n"
+    assert sorted(path.name for path in folder.iterdir()) == [RESOLVED, GIVEN]
 
 
 def test_folders_of_the_same_second_are_numbered(tmp_path, monkeypatch):

@@ -100,7 +100,15 @@ def _resume(options: argparse.Namespace) -> int:
     from smolvla_core.config_values import parse_assignments
     from tune import driver
     from tune.preflight import preflight
-    from tune.run_folder import GIVEN, RESOLVED, find_folder, opened, refuse_other_data, resumed_spec
+    from tune.run_folder import (
+        GIVEN,
+        RESOLVED,
+        check_writable,
+        find_folder,
+        opened,
+        refuse_other_data,
+        resumed_spec,
+    )
 
     given, source = load_spec(options.yaml, options.set) if options.yaml else (None, None)
     if options.resume:
@@ -112,6 +120,7 @@ def _resume(options: argparse.Namespace) -> int:
     if given is None and options.set:
         given, _ = load_spec(folder / RESOLVED, options.set)
     spec = resumed_spec(folder, given, options.extend, "budget.trials" in parse_assignments(options.set))
+    check_writable(folder, "--resume")
     driver.hold(folder)  # before the checks, which take a while: another process may drive it
     text = source.text if source else (folder / GIVEN).read_text(encoding="utf-8")
     _print([_CHECKING])

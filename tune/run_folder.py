@@ -35,7 +35,11 @@ def new_folder(spec: SearchSpec) -> Path:
     if spec.is_remote:
         Folder.at(spec.storage).check_writable()
     else:
-        _check_writable(Path(spec.storage))
+        check_writable(Path(spec.storage), "storage")
+        if "?" in spec.storage:
+            raise ConfigError(
+                f"storage: {spec.storage} holds a '?', where the address of an SQLite file ends; give another folder"
+            )
     stem = _home(spec) / f"{spec.study}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, number = stem, 1
     while folder.exists():
@@ -44,14 +48,18 @@ def new_folder(spec: SearchSpec) -> Path:
     return folder
 
 
-def _check_writable(storage: Path) -> None:
-    """Write a file without a name into a folder, or into the nearest one above it that is there."""
+def check_writable(folder: Path, asked_by: str) -> None:
+    """Write a file without a name into a folder, or into the nearest one above it that is there.
+
+    Raises:
+        ConfigError: that fails.
+    """
     try:
-        there = next(place for place in (storage, *storage.parents) if place.exists())
+        there = next(place for place in (folder, *folder.parents) if place.exists())
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise ConfigError(
-            f"storage: {storage} cannot be written ({error.strerror}); give a folder that can be written to"
+            f"{asked_by}: {folder} cannot be written ({error.strerror}); give a folder that can be written to"
         ) from None
 
 

@@ -15,7 +15,7 @@ from smolvla_core.config import TrialConfig
 from tune.finalists import winners_record
 from tune.records import Records, TrialRecord
 from tune.report.study_files import BEST_CONFIG, BEST_OF, BEST_POLICY, SUMMARY_FILE, best_of, read_study
-from tune.run_folder import write_whole
+from tune.run_folder import check_writable, write_whole
 from tune.summary import Summary, state_of
 
 REPORT_FILE, TRIALS_FILE = "report.html", "trials.parquet"
@@ -63,10 +63,11 @@ def refresh_results(run_dir: Path, state: str | None = None, asked_by: str = "RU
         asked_by: the argument that named the folder, for the message.
 
     Raises:
-        ConfigError: the folder holds no study.
+        ConfigError: the folder holds no study, or cannot be written.
         DataError: one of its files was damaged.
     """
     study = read_study(run_dir, asked_by)
+    check_writable(study.run_dir, asked_by)
     summary = study.summary(state)
     _write_tables(summary, run_dir, study.trials)
     return _write_page(summary, run_dir, asked_by)
