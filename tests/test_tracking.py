@@ -409,6 +409,12 @@ def test_what_a_server_that_is_away_missed_arrives_once_it_is_back(run_dir, clie
     assert all("does not answer" in line and "secret" not in line for line in warnings)
 
 
+def test_a_server_that_is_away_is_told_of_once_and_not_by_the_libraries_too(caplog):
+    with pytest.raises(MlflowException):
+        connect("http://127.0.0.1:1").search_experiments()
+    assert caplog.records == []
+
+
 def test_what_died_with_a_driver_before_it_was_delivered_is_told_of_the_studys_records(run_dir, client, failing):
     """The server goes away, comes back for one report, and is away again when the driver is killed."""
     records = Records(run_dir)
