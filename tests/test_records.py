@@ -286,7 +286,7 @@ def test_a_clock_that_is_set_while_a_study_runs_or_between_its_sessions_costs_no
 def test_a_session_line_that_was_cut_off_is_dropped(records):
     records.start_session()
     path = records.run_dir / "sessions.jsonl"
-    path.write_bytes(path.read_bytes() + b'{"time": 17')
+    path.write_bytes(path.read_bytes() + b'[17]\n{"time": 17')
     assert records.start_session() == 2
     assert [set(json.loads(line)) for line in path.read_text().splitlines() if line.endswith("}")] == [
         {"time", "pid", "code", "resources"}

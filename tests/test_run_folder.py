@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, DataError
 from tests.spec_yaml import loaded, written
 from tune.records import Records
 from tune.report.__main__ import main as report
 from tune.run import main as run
 from tune.run_folder import (
+    DATASET,
     GIVEN,
     RESOLVED,
     find_folder,
@@ -21,6 +22,7 @@ from tune.run_folder import (
     refuse_other_data,
     resumed_spec,
     stored_spec,
+    stored_yaml,
     write_specification,
 )
 from tune.spec import SearchSpec, load_spec
@@ -67,6 +69,26 @@ def test_a_storage_that_cannot_be_written_is_refused_before_anything_starts(tmp_
 def test_a_question_mark_ends_the_address_of_an_sqlite_file(tmp_path):
     with pytest.raises(ConfigError, match=r"^storage: .*/eggs\? holds a '\?', .*; give another folder$"):
         new_folder(spec_in(tmp_path / "eggs?"))
+
+
+@pytest.mark.parametrize("text", [b"", b"[1]", b"{}", b"\xff\xfe", b"\x00"])
+def test_a_damaged_file_of_a_study_is_one_line(tmp_path, text):
+    folder = started(tmp_path, "eggs-20260131-120000")
+    (folder / DATASET).write_bytes(text)
+    with pytest.raises(DataError, match=f"^{folder / DATASET}: damaged, .*; restore it, or remove it$"):
+        refuse_other_data(folder, {"digest": "a", "frames": 1})
+    (folder / RESOLVED).write_bytes(text)
+    with pytest.raises(ConfigError, match=f"^--resume: {folder / RESOLVED} was damaged, or written by another version"):
+        stored_spec(folder)
+
+
+def test_a_study_whose_own_yaml_is_gone_or_no_text_goes_on(tmp_path):
+    folder = started(tmp_path, "eggs-20260131-120000")
+    assert stored_yaml(folder) == YAML
+    (folder / GIVEN).write_bytes(b"study: eggs\xff\n")
+    assert stored_yaml(folder) == "study: eggs\ufffd\n"
+    (folder / GIVEN).unlink()
+    assert stored_yaml(folder) == ""
 
 
 @pytest.mark.parametrize(("main", "before", "asked_by"), [(report, (), "RUN"), (run, ("--resume",), "--resume")])

@@ -16,7 +16,7 @@ from tune import driver
 from tune.records import Records, Result
 from tune.tracking import NullTracker, Tracker, make_tracker, reconcile, viewing_command, viewing_page
 from tune.tracking.mlflow_entities import flatten, metrics, study_note
-from tune.tracking.mlflow_store import TrackingError, connect, mask, resolve_uri
+from tune.tracking.mlflow_store import TrackingError, connect, mask, read_pointer, resolve_uri
 from tune.tracking.mlflow_tracker import MlflowTracker
 from tune.tracking.outbox import Outbox
 
@@ -171,6 +171,14 @@ def test_the_page_that_shows_the_runs_is_known_once_the_store_has_the_study(run_
     assert viewing_page(None, run_dir) == f"http://127.0.0.1:5000/{shown}"
     assert viewing_page("https://me:secret@tracks.example/", run_dir) == f"https://***@tracks.example/{shown}"
     assert viewing_page(None, run_dir, enabled=False) is None
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{}", "\x00\x00"])
+def test_a_damaged_pointer_hides_the_page_and_refuses_a_resume_in_one_line(run_dir, text):
+    (run_dir / "mlflow.json").write_text(text)
+    assert viewing_page(None, run_dir) is None
+    with pytest.raises(TrackingError, match=r"mlflow.json: damaged, .*; restore it, or remove it: the study then gets"):
+        read_pointer(run_dir)
 
 
 def test_the_command_that_shows_the_runs_holds_for_a_folder_with_blanks(tmp_path):

@@ -36,7 +36,6 @@ from tune.records import Records, TrialRecord
 from tune.resume import state_storage
 from tune.run_folder import (
     CLAIMS_PLAN,
-    GIVEN,
     MAY_DIFFER,
     RESOLVED,
     new_folder,
@@ -44,6 +43,7 @@ from tune.run_folder import (
     refuse_other_data,
     stored_dataset,
     stored_spec,
+    stored_yaml,
     with_password,
     write_specification,
     write_whole,
@@ -246,7 +246,6 @@ def _resumed(folder: Path, changes: Sequence[str] = ()) -> Trainings:
                 f"{', '.join(MAY_DIFFER)} may be set, or start anew"
             )
     spec = with_password(load_spec(folder / RESOLVED, changes)[0] if changes else stored_spec(folder), folder)
-    text = (folder / GIVEN).read_text(encoding="utf-8")
     values = json.loads(plan.read_text(encoding="utf-8"))
     acts_in = ClosedLoop.model_validate(values["closed_loop"]) if values.get("closed_loop") else None
     return Trainings(
@@ -255,7 +254,7 @@ def _resumed(folder: Path, changes: Sequence[str] = ()) -> Trainings:
         values["seeds"],
         values["points"],
         acts_in,
-        yaml_text=text,
+        yaml_text=stored_yaml(folder),
         dataset=stored_dataset(folder),
     )
 

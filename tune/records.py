@@ -265,9 +265,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     documents = []
     for line in path.read_bytes().splitlines():
         try:
-            documents.append(json.loads(line))
+            document = json.loads(line)
         except ValueError:  # cut off when its writer was killed
             continue
+        if isinstance(document, dict):
+            documents.append(document)
     return documents
 
 

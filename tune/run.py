@@ -101,13 +101,13 @@ def _resume(options: argparse.Namespace) -> int:
     from tune import driver
     from tune.preflight import preflight
     from tune.run_folder import (
-        GIVEN,
         RESOLVED,
         check_writable,
         find_folder,
         opened,
         refuse_other_data,
         resumed_spec,
+        stored_yaml,
     )
 
     given, source = load_spec(options.yaml, options.set) if options.yaml else (None, None)
@@ -122,7 +122,7 @@ def _resume(options: argparse.Namespace) -> int:
     spec = resumed_spec(folder, given, options.extend, "budget.trials" in parse_assignments(options.set))
     check_writable(folder, "--resume")
     driver.hold(folder)  # before the checks, which take a while: another process may drive it
-    text = source.text if source else (folder / GIVEN).read_text(encoding="utf-8")
+    text = source.text if source else stored_yaml(folder)
     _print([_CHECKING])
     facts = preflight(spec, source)
     refuse_other_data(folder, facts.dataset)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvla_core.config_values import load_yaml
-from smolvla_core.errors import ConfigError, first_line
+from smolvla_core.errors import ConfigError, DataError, first_line
 from tune.fitted_frames import with_stored
 from tune.records import Records
 from tune.remote import Folder, join
@@ -165,20 +165,38 @@ def stored_spec(folder: Path, asked_by: str = "--resume") -> SearchSpec:
         raise ConfigError(
             f"{asked_by}: {folder} holds no {RESOLVED}; give a study's folder, e.g. runs/demo-20260131-120000"
         )
-    values = load_yaml(file.read_text(encoding="utf-8"), where=str(file))
     try:
+        values = load_yaml(file.read_text(encoding="utf-8"), where=str(file))
         return SearchSpec.from_dict(values if isinstance(values, dict) else {})
-    except ConfigError as error:
+    except (ConfigError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{asked_by}: {file} was damaged, or written by another version ({error}); take that version, or start a "
             "new study"
         ) from None
 
 
+def stored_yaml(folder: Path) -> str:
+    """The YAML that a study was started with, as the user wrote it; empty where it was not kept."""
+    file = folder / GIVEN
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
 def stored_dataset(folder: Path) -> dict[str, Any] | None:
-    """What identifies the data that a study was started with; None where it was not kept."""
+    """What identifies the data that a study was started with; None where it was not kept.
+
+    Raises:
+        DataError: it was damaged.
+    """
     file = folder / DATASET
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        dataset = json.loads(file.read_text(encoding="utf-8"))
+        if all({"digest", "frames"} <= one.keys() for one in _each(dataset)):
+            return dict(dataset)
+    except (ValueError, AttributeError):
+        pass
+    raise DataError(f"{file}: damaged, so that it is not known whether the data is the same; restore it, or remove it")
 
 
 def resumed_spec(folder: Path, given: SearchSpec | None, extend: int, trials_set: bool = False) -> SearchSpec:

@@ -9,7 +9,7 @@ from typing import Any
 from tune import driver
 from tune.finalists import study_summary
 from tune.records import FINALISTS, Records, Session, TrialRecord
-from tune.run_folder import DATASET, GIVEN, OBJECTIVE, stored_spec
+from tune.run_folder import DATASET, OBJECTIVE, stored_spec, stored_yaml
 from tune.spec import Resources, SearchSpec
 from tune.summary import Summary
 
@@ -108,11 +108,11 @@ def read_study(run_dir: Path, asked_by: str = "RUN") -> StudyFiles:
         DataError: a file was damaged.
     """
     run_dir = run_dir.absolute()
-    spec, records, given = stored_spec(run_dir, asked_by), Records(run_dir), run_dir / GIVEN
+    spec, records = stored_spec(run_dir, asked_by), Records(run_dir)
     return StudyFiles(
         run_dir=run_dir,
         spec=spec,
-        yaml_text=given.read_text(encoding="utf-8") if given.is_file() else "",
+        yaml_text=stored_yaml(run_dir),
         trials=tuple(records.trials()),
         finalists=tuple(Records(run_dir, FINALISTS).trials()),
         sessions=tuple(records.sessions()),

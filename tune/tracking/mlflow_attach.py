@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING
 
 from tune.closed_loop import FOLDER, Achieved
 from tune.tracking import mlflow_entities as entities
-from tune.tracking.mlflow_runs import NUMBER, RUN_KEY, STUDY_ID, Key
-from tune.tracking.mlflow_store import POINTER, TrackingError, connect, first_line, mask, resolve_uri, search_runs
+from tune.tracking.mlflow_runs import NUMBER, RUN_KEY, Key
+from tune.tracking.mlflow_store import (
+    POINTER,
+    STUDY_ID,
+    TrackingError,
+    connect,
+    first_line,
+    mask,
+    resolve_uri,
+    search_runs,
+)
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

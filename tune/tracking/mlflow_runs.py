@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tune import driver
 from tune.tracking import mlflow_entities as entities
 from tune.tracking.mlflow_registry import ALIAS, Winner, register, version_link
-from tune.tracking.mlflow_store import TrackingError, search_runs, sqlite_file
+from tune.tracking.mlflow_store import STUDY_ID, TrackingError, search_runs, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -23,7 +23,7 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "inter
 Key = int | str
 """A trial's number, or the text that names a training which is no trial of the search."""
 RUN_KEY = "run.key"
-STUDY_RUN, STUDY_ID, NUMBER, STATE, WHY = "study_run", "study_id", "trial.number", "state", "why"
+STUDY_RUN, NUMBER, STATE, WHY = "study_run", "trial.number", "state", "why"
 BEST, CHECKPOINT = "best", "checkpoint"
 
 

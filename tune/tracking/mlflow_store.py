@@ -1,11 +1,12 @@
 """The way to an MLflow store: its address, its credentials, and a client."""
 
+import json
 import logging
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smolvla_core.errors import UserError
 
@@ -22,8 +23,8 @@ BLOT = "***@"
 REQUEST_TIMEOUT_S = 10
 LOCKED_OUT = frozenset(["UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"])
 """Error codes of a server that wants other credentials."""
-POINTER, EXPERIMENT_ID = "mlflow.json", "experiment_id"
-"""The file of a study's folder that says where the study is in MLflow, and a key of it."""
+POINTER, EXPERIMENT_ID, STUDY_ID = "mlflow.json", "experiment_id", "study_id"
+"""The file of a study's folder that says where the study is in MLflow, and keys of it."""
 
 
 class TrackingError(UserError):
@@ -40,6 +41,27 @@ def resolve_uri(uri: str | None, run_dir: Path) -> str:
     if "://" not in uri and not uri.startswith(("databricks", "file:")):
         return str(Path(uri).expanduser().resolve())
     return uri
+
+
+def read_pointer(run_dir: Path) -> dict[str, Any] | None:
+    """Where a study is in MLflow; None where it was never told.
+
+    Raises:
+        TrackingError: the file was damaged.
+    """
+    file = run_dir / POINTER
+    if not file.is_file():
+        return None
+    try:
+        pointer = json.loads(file.read_text(encoding="utf-8"))
+        if STUDY_ID in pointer.keys():
+            return dict(pointer)
+    except (ValueError, AttributeError):
+        pass
+    raise TrackingError(
+        f"{file}: damaged, so that the study's runs in MLflow are not known; restore it, or remove it: the study then "
+        "gets runs of its own"
+    )
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -19,8 +19,17 @@ import yaml
 from tune import driver
 from tune.records import TrialRecord
 from tune.tracking import mlflow_entities as entities
-from tune.tracking.mlflow_runs import STATUS, STUDY_ID, STUDY_RUN, WHY, StudyRuns
-from tune.tracking.mlflow_store import EXPERIMENT_ID, POINTER, connect, is_server, mask, refuse_locked_out
+from tune.tracking.mlflow_runs import STATUS, STUDY_RUN, WHY, StudyRuns
+from tune.tracking.mlflow_store import (
+    EXPERIMENT_ID,
+    POINTER,
+    STUDY_ID,
+    connect,
+    is_server,
+    mask,
+    read_pointer,
+    refuse_locked_out,
+)
 from tune.tracking.outbox import Outbox
 
 SEPARATOR = " · "
@@ -190,9 +199,8 @@ class MlflowTracker:
 
     def _study_id(self, run_dir: Path, resume: bool) -> str:
         """A new id, or that of the study being resumed; on disk before anything is sent."""
-        pointer = run_dir / POINTER
-        if resume and pointer.is_file():
-            return str(json.loads(pointer.read_text(encoding="utf-8"))[STUDY_ID])
+        if resume and (pointer := read_pointer(run_dir)) is not None:
+            return str(pointer[STUDY_ID])
         study_id = uuid.uuid4().hex
         self._write_pointer(run_dir, study_id, None)
         return study_id

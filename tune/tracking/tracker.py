@@ -1,6 +1,5 @@
 """What a study tells about itself while it runs: the ``Tracker`` interface, and how to get one."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,12 @@ from smolvla_core.command import python_command
 from tune.records import TrialRecord
 from tune.tracking.mlflow_store import (
     EXPERIMENT_ID,
-    POINTER,
     TrackingError,
     connect,
     first_line,
     is_server,
     mask,
+    read_pointer,
     resolve_uri,
     sqlite_file,
 )
@@ -169,10 +168,11 @@ def viewing_command(uri: str | None, run_dir: Path, enabled: bool = True) -> str
 
 def viewing_page(uri: str | None, run_dir: Path, enabled: bool = True) -> str | None:
     """The address of a study's experiment in MLflow's pages; None where no store has taken the study."""
-    pointer = run_dir / POINTER
-    if not enabled or not pointer.is_file():
+    try:
+        pointer = read_pointer(run_dir) if enabled else None
+    except TrackingError:
         return None
-    number = json.loads(pointer.read_text(encoding="utf-8")).get(EXPERIMENT_ID)
+    number = (pointer or {}).get(EXPERIMENT_ID)
     if number is None:
         return None
     uri = resolve_uri(uri, run_dir)
