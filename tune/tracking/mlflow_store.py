@@ -54,10 +54,10 @@ def read_pointer(run_dir: Path) -> dict[str, Any] | None:
         return None
     try:
         pointer = json.loads(file.read_text(encoding="utf-8"))
-        if STUDY_ID in pointer.keys():
-            return dict(pointer)
-    except (ValueError, AttributeError):
-        pass
+    except ValueError:
+        pointer = None
+    if isinstance(pointer, dict) and STUDY_ID in pointer:
+        return pointer
     raise TrackingError(
         f"{file}: damaged, so that the study's runs in MLflow are not known; restore it, or remove it: the study then "
         "gets runs of its own"
