@@ -14,9 +14,11 @@ from tests.benchmarks.comparison import (
     ratio_to,
     regret_at,
 )
+from tests.benchmarks.methods import NAMES
+from tests.benchmarks.planted import Planted
 from tests.benchmarks.report import print_tables
-from tests.benchmarks.searchers import main, read, rungs_of
-from tests.benchmarks.simulator import simulate
+from tests.benchmarks.searchers import main, one_run, read, rungs_of
+from tests.benchmarks.simulator import Track, simulate
 
 
 class Script:
@@ -108,3 +110,17 @@ def test_tables_are_printed_from_a_file_of_runs_and_a_cut_off_line_is_left_out(t
     assert out.startswith("\n4 runs a method, 4 seeds, 100 epochs")
     assert "| ours | 0.250 [0.250, 0.250] | 0.250 |" in out  # 20 epochs of 80
     assert "| accuracy | 1 | 3 | 0.500 | 0.100 |" in out
+
+
+def small_search(method: str) -> Track:
+    return one_run(Planted(), NAMES[method], 0, "smooth", (1, 3, 9, 40), 3, 0, 400, 8)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Track:
+    return small_search("ours")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("ours-")])
+def test_every_variant_of_the_searcher_runs_and_differs_from_it(name, whole):
+    assert small_search(name).seen != whole.seen

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -115,7 +116,7 @@ class Ablated:
         self._parts, self._stops, self._last = dict(parts), stops, rungs[-1]
 
     def suggest(self, number: int) -> Mapping[str, Any]:
-        with patch.multiple("tune.proposals", **self._parts):
+        with patch.multiple("tune.proposals", **self._parts) if self._parts else nullcontext():
             return self._whole.suggest(number)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
