@@ -1,10 +1,13 @@
 """The study in MLflow, against real SQLite stores."""
 
+import fcntl
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -421,6 +424,31 @@ def test_a_server_that_is_away_is_told_of_once_and_not_by_the_libraries_too(capl
     with pytest.raises(MlflowException):
         connect("http://127.0.0.1:1").search_experiments()
     assert caplog.records == []
+
+
+def test_two_processes_do_not_make_mlflows_tables_at_once(tmp_path):
+    connect(f"sqlite:///{tmp_path}/another/mlflow.db")  # the libraries are loaded now
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)  # as a process that makes them does
+    ours = threading.Thread(target=connect, args=[f"sqlite:///{tmp_path}/mlflow.db"])
+    ours.start()
+    ours.join(2)
+    assert ours.is_alive()
+    assert not (tmp_path / "mlflow.db").exists()
+    os.close(other)
+    ours.join()
+    assert (tmp_path / "mlflow.db").exists()
+
+
+def test_an_experiment_that_another_study_makes_at_the_same_moment_is_shared(run_dir, client, monkeypatch):
+    number = client.create_experiment(EXPERIMENT)
+    tracker = MlflowTracker(resolve_uri(None, run_dir), EXPERIMENT)
+    looks = iter([None, client.get_experiment(number)])
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", lambda *_: next(looks))
+    tracker.start_study(run_dir, SPEC, YAML, DATASET, False)
+    tracker.end_study({"state": "complete"})
+    (parent,) = client.search_runs([number])
+    assert parent.info.status == "FINISHED"
 
 
 def test_what_died_with_a_driver_before_it_was_delivered_is_told_of_the_studys_records(run_dir, client, failing):

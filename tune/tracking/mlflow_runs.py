@@ -209,11 +209,18 @@ class StudyRuns:
         )
 
     def _open_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
         found = self._client.get_experiment_by_name(self._experiment)
         if found is None:
-            return self._client.create_experiment(
-                self._experiment, artifact_location=self._artifact_location(), tags=entities.EXPERIMENT_KIND
-            )
+            try:
+                return self._client.create_experiment(
+                    self._experiment, artifact_location=self._artifact_location(), tags=entities.EXPERIMENT_KIND
+                )
+            except MlflowException:
+                found = self._client.get_experiment_by_name(self._experiment)  # another study may have just made it
+                if found is None:
+                    raise
         if found.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"tracking.experiment: '{self._experiment}' was deleted in MLflow; restore it with 'mlflow "

@@ -1,10 +1,12 @@
 """The way to an MLflow store: its address, its credentials, and a client."""
 
+import fcntl
 import json
 import logging
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,12 +105,26 @@ def connect(uri: str) -> "MlflowClient":
     try:
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
+            with _alone_in(database.parent):
+                return MlflowClient(tracking_uri=uri)
         return MlflowClient(tracking_uri=uri)
     except (MlflowException, OSError, SQLAlchemyError, ImportError) as error:  # ImportError: a database's driver
         raise TrackingError(
             f"tracking.uri: {mask(uri)}: MLflow cannot open it ({first_line(error)}); "
             "give an sqlite:/// path, a database URL or the http(s):// address of a server"
         ) from None
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time: two that make or migrate MLflow's tables at once fail, and leave them half made."""
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def refuse_locked_out(client: "MlflowClient", uri: str) -> None:
