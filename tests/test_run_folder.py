@@ -23,6 +23,7 @@ from tune.run_folder import (
     resumed_spec,
     stored_spec,
     stored_yaml,
+    taken,
     write_specification,
 )
 from tune.spec import SearchSpec, load_spec
@@ -113,6 +114,21 @@ def test_folders_of_the_same_second_are_numbered(tmp_path, monkeypatch):
         folder.mkdir()
         names.append(folder.name)
     assert names == ["eggs-20260131-120000", "eggs-20260131-120000-2", "eggs-20260131-120000-3"]
+
+
+def test_two_searches_that_were_given_the_same_name_get_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda form: "20260131-120000")
+    spec = spec_in(tmp_path / "runs")
+    named = [new_folder(spec) for _ in range(3)]
+    assert len(set(named)) == 1  # none has made it yet
+    with taken(named[0], spec) as first, taken(named[1], spec) as second:
+        write_specification(first, spec, YAML)
+        write_specification(second, spec, YAML)
+        with taken(named[2], spec) as third:  # it ends before it keeps anything
+            assert third.is_dir()
+    assert [first.name, second.name] == ["eggs-20260131-120000", "eggs-20260131-120000-2"]
+    assert third.name == "eggs-20260131-120000-3"
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [first.name, second.name]
 
 
 def test_both_yamls_are_kept_whole(tmp_path):

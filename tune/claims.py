@@ -44,6 +44,7 @@ from tune.run_folder import (
     stored_dataset,
     stored_spec,
     stored_yaml,
+    taken,
     with_password,
     write_specification,
     write_whole,
@@ -227,12 +228,14 @@ def _new(options: argparse.Namespace) -> Trainings:
     print(_CHECKING, flush=True)
     facts = _checked(trainings)
     trainings = replace(trainings, yaml_text=source.text, dataset=facts)
-    if not options.dry_run:
-        write_specification(trainings.folder, spec, source.text, facts)
+    if options.dry_run:
+        return trainings
+    with taken(trainings.folder, spec) as folder:
+        write_specification(folder, spec, source.text, facts)
         plan = {"seeds": options.seeds, "points": options.points}
         plan |= {"closed_loop": acts_in.model_dump() if acts_in else None}
-        write_whole(trainings.folder / CLAIMS_PLAN, json.dumps(plan))
-    return trainings
+        write_whole(folder / CLAIMS_PLAN, json.dumps(plan))
+    return replace(trainings, folder=folder)
 
 
 def _resumed(folder: Path, changes: Sequence[str] = ()) -> Trainings:

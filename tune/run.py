@@ -7,7 +7,8 @@ policy. Exit code 0 on success, 2 on bad input (one line says what to change), 1
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,10 @@ def _search(options: argparse.Namespace) -> int:
     spec, source = load_spec(_yaml(options), options.set)
     folder = _new_folder(spec)
     spec, facts = _plan(spec, source, options, folder)
-    return OK if options.dry_run else _run(spec, folder, source.text, facts)
+    if options.dry_run:
+        return OK
+    with _taken(folder, spec) as own:
+        return _run(spec, own, source.text, facts)
 
 
 def _smoke(options: argparse.Namespace) -> int:
@@ -74,8 +78,9 @@ def _smoke(options: argparse.Namespace) -> int:
     spec, facts = _plan(spec, source, options, folder)
     if options.dry_run:
         return OK
-    Study(spec, folder, source.text, facts.dataset, facts.objective).run()
-    trials = Records(folder).trials()
+    with _taken(folder, spec) as own:
+        Study(spec, own, source.text, facts.dataset, facts.objective).run()
+        trials = Records(own).trials()
     _print(["", "Branches that ran", *branch_lines(make_space(spec), trials)])
     return OK if all_branches_ran(make_space(spec), trials) else FAILED
 
@@ -181,6 +186,16 @@ def _new_folder(spec: SearchSpec) -> Path:
     from tune.run_folder import new_folder
 
     return new_folder(spec)
+
+
+@contextmanager
+def _taken(folder: Path, spec: SearchSpec) -> Iterator[Path]:
+    from tune.run_folder import taken
+
+    with taken(folder, spec) as own:
+        if own != folder:
+            _print([f"Results    {_shown(own)}, since another search has just taken {folder.name}"])
+        yield own
 
 
 def _storage(spec: SearchSpec | None) -> Path:

@@ -6,6 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,27 @@ def new_folder(spec: SearchSpec) -> Path:
         number += 1
         folder = stem.with_name(f"{stem.name}-{number}")
     return folder
+
+
+@contextmanager
+def taken(folder: Path, spec: SearchSpec) -> Iterator[Path]:
+    """A new study's folder, made for this process alone; if nothing is kept in it, it vanishes again.
+
+    Args:
+        folder: by :func:`new_folder`. Where another process has taken it since, it is named anew.
+        spec: of the study.
+    """
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            folder = new_folder(spec)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def check_writable(folder: Path, asked_by: str) -> None:
