@@ -125,6 +125,18 @@ def test_wrong_input_is_one_line(tmp_path, capsys):
     assert "may be set, or start anew" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("ignored", [["search.yaml"], ["--seeds", "5"], ["--points", "4"]])
+def test_a_resume_refuses_what_it_would_not_heed(tmp_path, capsys, ignored):
+    with pytest.raises(SystemExit) as ended:
+        main([*ignored, "--resume", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "leave SEARCH.yaml, --seeds and --points out" in capsys.readouterr().err
+    (tmp_path / "claims_plan.json").write_text("{}")
+    for section in ("finalists.k=2", "closed_loop.env=garden"):
+        assert main(["--resume", str(tmp_path), "--set", section]) == 2
+        assert "only budget, resources, max_concurrent may be set" in capsys.readouterr().err
+
+
 def test_a_resume_has_the_same_data_and_its_password_again(tmp_path, monkeypatch, capsys):
     uri = "postgresql://ada:secret@host/mlflow"
     data = {"root": "/data/eggs", "digest": "a", "frames": 1000}

@@ -36,7 +36,6 @@ from tune.records import Records, TrialRecord
 from tune.resume import state_storage
 from tune.run_folder import (
     CLAIMS_PLAN,
-    MAY_DIFFER,
     RESOLVED,
     new_folder,
     opened,
@@ -57,6 +56,10 @@ from tune.trainable import Trainable, smolvla_trainable
 NOUN = "training"
 SUFFIX = "-claims"
 """Of the study's name, so that its folder is no study's that a search would resume."""
+SEEDS, POINTS = 3, 10
+"""Trainings of each variant, and evaluations of each training, where the command line does not say."""
+MAY_BE_SET = ("budget", "resources", "max_concurrent")
+"""Sections that may change when it is resumed."""
 CLAIMS_FILE, TABLE_FILE = "claims.json", "claims.md"
 _CHECKING = "Checking the data and every variant ..."
 
@@ -224,7 +227,7 @@ def _new(options: argparse.Namespace) -> Trainings:
         found.to_dict() | {"study": f"{found.study}{SUFFIX}", "finalists": None, "closed_loop": None}
     )
     acts_in = found.closed_loop.model_copy(update={"choose": None}) if found.closed_loop else None
-    trainings = Trainings(spec, new_folder(spec), options.seeds, options.points, acts_in)
+    trainings = Trainings(spec, new_folder(spec), options.seeds or SEEDS, options.points or POINTS, acts_in)
     print(_CHECKING, flush=True)
     facts = _checked(trainings)
     trainings = replace(trainings, yaml_text=source.text, dataset=facts)
@@ -232,7 +235,7 @@ def _new(options: argparse.Namespace) -> Trainings:
         return trainings
     with taken(trainings.folder, spec) as folder:
         write_specification(folder, spec, source.text, facts)
-        plan = {"seeds": options.seeds, "points": options.points}
+        plan: dict[str, Any] = {"seeds": trainings.seeds, "points": trainings.points}
         plan |= {"closed_loop": acts_in.model_dump() if acts_in else None}
         write_whole(folder / CLAIMS_PLAN, json.dumps(plan))
     return replace(trainings, folder=folder)
@@ -243,10 +246,10 @@ def _resumed(folder: Path, changes: Sequence[str] = ()) -> Trainings:
     if not plan.is_file():
         raise ConfigError(f"--resume: {folder} holds no {CLAIMS_PLAN}; give the folder that an earlier call has named")
     for change in changes:
-        if re.split(r"[.=]", change)[0] not in MAY_DIFFER:
+        if re.split(r"[.=]", change)[0] not in MAY_BE_SET:
             raise ConfigError(
                 f"--resume: --set {change} would train the rest otherwise than what is there; only "
-                f"{', '.join(MAY_DIFFER)} may be set, or start anew"
+                f"{', '.join(MAY_BE_SET)} may be set, or start anew"
             )
     spec = with_password(load_spec(folder / RESOLVED, changes)[0] if changes else stored_spec(folder), folder)
     values = json.loads(plan.read_text(encoding="utf-8"))
@@ -287,13 +290,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m tune.claims", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("yaml", nargs="?", metavar="SEARCH.yaml", help="whose data, policy and budget are taken")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for tune.run")
-    parser.add_argument("--seeds", type=read_count, default=3, help="trainings of each variant (default: %(default)s)")
-    parser.add_argument(
-        "--points", type=read_count, default=10, help="evaluations of each training (default: %(default)s)"
-    )
+    parser.add_argument("--seeds", type=read_count, help=f"trainings of each variant (default: {SEEDS})")
+    parser.add_argument("--points", type=read_count, help=f"evaluations of each training (default: {POINTS})")
     parser.add_argument("--dry-run", action="store_true", help="check everything and say what will be done")
     parser.add_argument("--resume", metavar="RUN", help="go on in the folder RUN")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.resume and (options.yaml or options.seeds or options.points):
+        parser.error("--resume goes on with what was begun; leave SEARCH.yaml, --seeds and --points out")
+    return options
 
 
 if __name__ == "__main__":
