@@ -51,12 +51,13 @@ def new_folder(spec: SearchSpec) -> Path:
 
 @contextmanager
 def taken(folder: Path, spec: SearchSpec) -> Iterator[Path]:
-    """A new study's folder, made for this process alone; if nothing is kept in it, it vanishes again.
+    """A new study's folder, made for this process alone; if nothing is kept in it, what was made vanishes again.
 
     Args:
         folder: by :func:`new_folder`. Where another process has taken it since, it is named anew.
         spec: of the study.
     """
+    above = [place for place in folder.parents if not place.exists()]
     while True:
         try:
             folder.mkdir(parents=True)
@@ -67,7 +68,8 @@ def taken(folder: Path, spec: SearchSpec) -> Iterator[Path]:
         yield folder
     finally:
         with suppress(OSError):  # it holds something
-            folder.rmdir()
+            for made in (folder, *above):
+                made.rmdir()
 
 
 def check_writable(folder: Path, asked_by: str) -> None:
