@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -56,17 +57,21 @@ def secret_of(option: str, variable: str | None) -> str | None:
 def refuse_unwritable(option: str, folder: Path) -> None:
     """Refuse a folder that cannot be made or written to, before anything is computed for it; makes nothing.
 
+    A file without a name is written there, or in the nearest folder above it that exists: permissions alone do not
+    tell of a file system that is read-only.
+
     Raises:
         ConfigError: one line that says why.
     """
     try:
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        reason = None if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written to"
-        reason = reason if there.is_dir() else f"{there} is a file"
+        if there.is_dir():
+            tempfile.TemporaryFile(dir=there).close()
+            return
+        reason = f"{there} is a file"
     except OSError as error:
-        reason = error.strerror
-    if reason is not None:
-        raise ConfigError(f"{option}: {folder} cannot be made ({reason}); give another folder")
+        reason = str(error.strerror)
+    raise ConfigError(f"{option}: {folder} cannot be written ({reason}); give a folder that can be written to")
 
 
 def answer(command: Callable[[], int], when_interrupted: str = "interrupted") -> int:

@@ -206,7 +206,7 @@ def test_a_mistake_is_one_line(policy, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").touch()
     taken = ("--policy", "nothing", "--env", NAME, "--out", str(tmp_path / "file"))
     assert main([*taken, "--instances", "4"]) == 2  # before anything acts
-    assert "is a file); give another folder" in capsys.readouterr().err
+    assert "is a file); give a folder that can be written to" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "mujoco", None)
     monkeypatch.delitem(sys.modules, "smolvla_core.garden", raising=False)
     assert "pip install 'smolvla-tune[sim]'" in says("--policy", "nothing", "--env", "garden")

@@ -81,7 +81,9 @@ def test_a_wrong_option_is_one_line_that_names_the_help(capsys, arguments, words
 def test_a_folder_that_cannot_be_made_is_refused_and_none_is_made(tmp_path):
     (tmp_path / "file").write_text("kept")
     for folder in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
-        with pytest.raises(ConfigError, match=r"--out: .* cannot be made \(.*file is a file\); give another folder"):
+        with pytest.raises(
+            ConfigError, match=r"--out: .* cannot be written \(.*file is a file\); give a folder that can be"
+        ):
             refuse_unwritable("--out", folder)
     refuse_unwritable("--out", tmp_path / "new" / "one")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

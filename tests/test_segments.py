@@ -86,7 +86,7 @@ def test_the_page_to_look_at(eggs_root, cache_dir, tmp_path, capsys):
     assert main([str(file), "--dataset", "1"]) == 2
     assert "--dataset: got 1; data.train lists 1, from 0" in capsys.readouterr().err
     assert main([str(file), "--out", str(file / "page.html")]) == 2
-    assert "is a file); give another folder" in capsys.readouterr().err
+    assert "is a file); give a folder that can be written to" in capsys.readouterr().err
     assert main([str(file), "--out", str(tmp_path)]) == 2
     assert "is a folder; give the name of a file" in capsys.readouterr().err
     assert main([str(file), "--episodes", "0"]) == 2

@@ -92,7 +92,7 @@ def test_command_line(generic_root, cache_dir, tmp_path, capsys):
     assert [json.loads(line)["samples_seen"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [8, 12]
 
     assert main([str(file), "--out", str(file)]) == 2
-    assert capsys.readouterr().err.endswith("trial.yaml is a file); give another folder\n")
+    assert capsys.readouterr().err.endswith("trial.yaml is a file); give a folder that can be written to\n")
     assert main([str(file), "--out", str(out)]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert main([str(file), "--out", str(out), "--resume"]) == 2

@@ -8,14 +8,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from smolvla_core.command import FAILED, OK, Parser, answer
+from smolvla_core.command import FAILED, OK, Parser, answer, refuse_unwritable
 from smolvla_core.errors import ConfigError
 from tune.closed_loop import Achieved, achieved, attach, read_results
 from tune.console import counted
 from tune.records import FINALISTS, Records, TrialRecord
 from tune.report.results import REPORT_FILE, refresh_results
 from tune.report.study_files import BEST_POLICY, SUMMARY_FILE, StudyFiles, read_study
-from tune.run_folder import check_writable, with_password
+from tune.run_folder import with_password
 from tune.tracking.mlflow_attach import attach_to_run
 from tune.tracking.mlflow_store import TrackingError
 
@@ -47,7 +47,7 @@ def _attach(options: argparse.Namespace) -> int:
     files = [Path(path) for path in options.results]
     for file in files:
         read_results(file)  # all of them before one is kept
-    check_writable(study.run_dir, "RUN")
+    refuse_unwritable("RUN", study.run_dir)
     folder = records.folder(training.number)
     added = sum(attach(folder, file) for file in files)
     noun = _key(records, training.number)

@@ -19,7 +19,7 @@ if __package__ in (None, ""):
     sys.path[:1] = [str(_here.parent)] if (_here / "spec.py").is_file() else []
 
 try:
-    from smolvla_core.command import FAILED, OK, Parser, answer, python_command, read_count
+    from smolvla_core.command import FAILED, OK, Parser, answer, python_command, read_count, refuse_unwritable
     from smolvla_core.errors import ConfigError
     from tune.source import Source
     from tune.spec import SearchSpec, load_spec
@@ -107,7 +107,6 @@ def _resume(options: argparse.Namespace) -> int:
     from tune.preflight import preflight
     from tune.run_folder import (
         RESOLVED,
-        check_writable,
         find_folder,
         opened,
         refuse_other_data,
@@ -125,7 +124,7 @@ def _resume(options: argparse.Namespace) -> int:
     if given is None and options.set:
         given, _ = load_spec(folder / RESOLVED, options.set)
     spec = resumed_spec(folder, given, options.extend, "budget.trials" in parse_assignments(options.set))
-    check_writable(folder, "--resume")
+    refuse_unwritable("--resume", folder)
     driver.hold(folder)  # before the checks, which take a while: another process may drive it
     text = source.text if source else stored_yaml(folder)
     _print([_CHECKING])

@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from smolvla_core.command import refuse_unwritable
 from smolvla_core.config_values import load_yaml
 from smolvla_core.errors import ConfigError, DataError, first_line
 from tune.fitted_frames import with_stored
@@ -36,7 +36,7 @@ def new_folder(spec: SearchSpec) -> Path:
     if spec.is_remote:
         Folder.at(spec.storage).check_writable()
     else:
-        check_writable(Path(spec.storage), "storage")
+        refuse_unwritable("storage", Path(spec.storage))
         if "?" in spec.storage:
             raise ConfigError(
                 f"storage: {spec.storage} holds a '?', where the address of an SQLite file ends; give another folder"
@@ -70,21 +70,6 @@ def taken(folder: Path, spec: SearchSpec) -> Iterator[Path]:
         with suppress(OSError):  # it holds something
             for made in (folder, *above):
                 made.rmdir()
-
-
-def check_writable(folder: Path, asked_by: str) -> None:
-    """Write a file without a name into a folder, or into the nearest one above it that is there.
-
-    Raises:
-        ConfigError: that fails.
-    """
-    try:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise ConfigError(
-            f"{asked_by}: {folder} cannot be written ({error.strerror}); give a folder that can be written to"
-        ) from None
 
 
 def write_specification(

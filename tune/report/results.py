@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from smolvla_core.command import refuse_unwritable
 from smolvla_core.config import TrialConfig
 from tune.finalists import winners_record
 from tune.records import Records, TrialRecord
 from tune.report.study_files import BEST_CONFIG, BEST_OF, BEST_POLICY, SUMMARY_FILE, best_of, read_study
-from tune.run_folder import check_writable, write_whole
+from tune.run_folder import write_whole
 from tune.summary import Summary, state_of
 
 REPORT_FILE, TRIALS_FILE = "report.html", "trials.parquet"
@@ -67,7 +68,7 @@ def refresh_results(run_dir: Path, state: str | None = None, asked_by: str = "RU
         DataError: one of its files was damaged.
     """
     study = read_study(run_dir, asked_by)
-    check_writable(study.run_dir, asked_by)
+    refuse_unwritable(asked_by, study.run_dir)
     summary = study.summary(state)
     _write_tables(summary, run_dir, study.trials)
     return _write_page(summary, run_dir, asked_by)
