@@ -1,7 +1,8 @@
 """Points of a define-by-run space: which to try next, and whether one belongs to it.
 
-A Gaussian process is fitted to the results of one rung, so that unequal budgets are never compared;
-a share of the points is drawn at random; and none is tried twice.
+A Gaussian process is fitted to the results of one rung, so that unequal budgets are never compared: what a
+trial that was stopped before it would have come to there is predicted from those that went on. A share of
+the points is drawn at random; and none is tried twice.
 
 Gaussian process with expected improvement: D. Jones et al., "Efficient Global Optimization of
 Expensive Black-Box Functions", 1998, as in ``optuna.samplers.GPSampler``. A model for each rung, and a
