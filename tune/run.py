@@ -105,14 +105,7 @@ def _resume(options: argparse.Namespace) -> int:
     from smolvla_core.config_values import parse_assignments
     from tune import driver
     from tune.preflight import preflight
-    from tune.run_folder import (
-        RESOLVED,
-        find_folder,
-        opened,
-        refuse_other_data,
-        resumed_spec,
-        stored_yaml,
-    )
+    from tune.run_folder import RESOLVED, find_folder, opened, refuse_other_data, resumed_spec, stored_yaml
 
     given, source = load_spec(options.yaml, options.set) if options.yaml else (None, None)
     if options.resume:

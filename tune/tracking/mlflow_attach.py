@@ -1,9 +1,8 @@
 """Results that come after a study has ended, added to the run of the training that they are of."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tune.closed_loop import FOLDER, Achieved
 from tune.tracking import mlflow_entities as entities
@@ -15,6 +14,7 @@ from tune.tracking.mlflow_store import (
     connect,
     first_line,
     mask,
+    read_pointer,
     resolve_uri,
     search_runs,
 )
@@ -39,14 +39,15 @@ def attach_to_run(
         of_study: files that stand anew in the study's own run.
 
     Raises:
-        TrackingError: the store does not answer, or has no such run.
+        TrackingError: the store does not answer, or has no such run; or the study does not know where it is there.
     """
     from mlflow.exceptions import MlflowException
 
-    resolved = resolve_uri(uri, run_dir)
+    resolved, pointer = resolve_uri(uri, run_dir), read_pointer(run_dir)
+    if pointer is None:
+        raise TrackingError(f"{run_dir / POINTER}: missing, so that the study's runs in MLflow are not known")
     try:
         client = connect(resolved)
-        pointer = json.loads((run_dir / POINTER).read_text(encoding="utf-8"))
         run_id = _run(client, pointer, key)
         for each in found:
             points = entities.metrics({entities.STEP: samples, **each.metrics()}, (), round(1000 * each.time))
@@ -62,7 +63,7 @@ def attach_to_run(
         ) from None
 
 
-def _run(client: "MlflowClient", pointer: dict[str, str], key: Key) -> str:
+def _run(client: "MlflowClient", pointer: Mapping[str, Any], key: Key) -> str:
     experiment = client.get_experiment_by_name(pointer["experiment"])
     tag = NUMBER if isinstance(key, int) else RUN_KEY
     query = f"tags.{STUDY_ID} = '{pointer[STUDY_ID]}' and tags.`{tag}` = '{key}'"
