@@ -7,8 +7,9 @@ import pytest
 
 pytest.importorskip("mujoco")
 
-from tests.benchmarks.predicts import correlation, held_out_errors, table
+from tests.benchmarks.predicts import correlation, held_out_errors, table, trainings_of
 from tests.benchmarks.progress import Progress, means
+from tune.records import FINALISTS, Records, Result
 
 
 def test_an_error_that_ranks_policies_backwards_correlates_at_minus_one():
@@ -32,6 +33,15 @@ def test_the_last_evaluation_counts(tmp_path):
     rows = [{"samples_seen": 8, "val/a": 2.0}, {"samples_seen": 16, "val/a": 1.0, "val/a_se": 0.1}, {"train/loss": 3.0}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert held_out_errors(tmp_path) == {"val/a": 1.0}
+
+
+def test_a_study_counts_with_every_training_that_left_a_state(tmp_path):
+    for kind, number, state in (("trials", 0, "ray/a"), ("trials", 1, None), (FINALISTS, 0, "ray/b")):
+        records = Records(tmp_path / "eggs", kind)
+        records.start_trial(number, None, {}, {})
+        records.add_result(number, Result({"samples_seen": 16, "val/a": number + 1.0}, checkpoint=state))
+    found = {each.name: each.errors for each in trainings_of(tmp_path / "eggs")}
+    assert found == {"eggs/trials/000 at 16": {"val/a": 1.0}, "eggs/finalists/000 at 16": {"val/a": 1.0}}
 
 
 def test_only_errors_of_all_runs_are_compared():

@@ -19,9 +19,9 @@ def records(tmp_path):
 class Played:
     """Trials that are played by hand: each report leaves a state on the disk."""
 
-    def __init__(self, records: Records, mode: str = "min"):
+    def __init__(self, records: Records, mode: str = "min", keep_stopped: bool = False):
         self.records, self.rungs = records, Rungs([100, 300, 900], 3, mode)
-        self.retention = Retention(records.locate, records.trials(), self.rungs, mode)
+        self.retention = Retention(records.locate, records.trials(), self.rungs, mode, keep_stopped)
         self.mode = mode
 
     def report(self, number: int, samples: int, value: float) -> None:
@@ -53,6 +53,14 @@ def test_a_stopped_trial_is_kept_only_while_it_is_the_best(records):
     study.report(2, 300, 0.9)  # a higher rung counts more than a lower value at a lower one
     study.end(2, "pruned")
     assert study.kept() == {"2-100", "2-300"}
+
+
+def test_those_of_stopped_trials_are_kept_where_that_is_asked_for_but_not_of_failed_ones(records):
+    study = Played(records, keep_stopped=True)
+    for number, (value, state) in enumerate([(0.5, "pruned"), (0.7, "pruned"), (0.6, "failed")]):
+        study.report(number, 100, value)
+        study.end(number, state)
+    assert study.kept() == {"0-100", "1-100"}
 
 
 def test_what_runs_or_is_complete_is_kept(records):

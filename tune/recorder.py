@@ -46,6 +46,7 @@ class Recorder(Callback):
         restore: number -> (checkpoint, samples seen), of trials that are continued.
         storage: where Ray keeps the states: a path, or an address.
         brake: pulled when it is hopeless: the first trials all failed before they reported anything.
+        keep_stopped: keep the states of the trials that are stopped.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Recorder(Callback):
         restore: Mapping[int, tuple[str, int]],
         storage: str,
         brake: Brake,
+        keep_stopped: bool = False,
     ):
         self._records = records
         self._tracker = tracker
@@ -77,7 +79,7 @@ class Recorder(Callback):
         self._restore = dict(restore)
         self._storage = storage
         recorded = records.trials()
-        self._retention = Retention(records.locate, recorded, scheduler.rungs, mode)
+        self._retention = Retention(records.locate, recorded, scheduler.rungs, mode, keep_stopped)
         self._saved = {trial.number: trial.checkpoint for trial in recorded if trial.outcome is None}
         self._replaced: dict[int, list[str]] = {}
         self._brake = brake

@@ -25,10 +25,19 @@ class Retention:
         recorded: trials of earlier sessions.
         rungs: its values; a trial is entered before :meth:`ended` is called for it.
         mode: ``min`` or ``max``.
+        keep_stopped: delete only those of failed trials.
     """
 
-    def __init__(self, locate: Callable[[str], str], recorded: Sequence[TrialRecord], rungs: Rungs, mode: str):
+    def __init__(
+        self,
+        locate: Callable[[str], str],
+        recorded: Sequence[TrialRecord],
+        rungs: Rungs,
+        mode: str,
+        keep_stopped: bool = False,
+    ):
         self._locate = locate
+        self._keep_stopped = keep_stopped
         self._rungs = rungs
         self._sign = 1.0 if mode == "min" else -1.0
         self._losing: dict[int, str] = {}
@@ -53,7 +62,8 @@ class Retention:
         """
         if state != "failed":
             self._whole.add(number)
-        if state != "complete" and checkpoint is not None:
+        kept = state == "complete" or (self._keep_stopped and state == "pruned")
+        if not kept and checkpoint is not None:
             self._losing[number] = checkpoint
         if sweep:
             self._sweep()

@@ -93,6 +93,9 @@ class Asha(Section):
     """The first rung: no trial is stopped before it."""
     reduction_factor: float = Field(default=3, ge=1.1)
     """eta: about one trial in eta goes on from a rung to the next."""
+    keep_stopped: bool = False
+    """Keep the states of the trials that were stopped too, so that their policies can still be written;
+    each takes as much disk as a checkpoint."""
 
 
 class Finalists(Section):

@@ -149,6 +149,7 @@ class Study:
             restore=resumable(records, recorded),
             storage=state_storage(spec, self.run_dir),
             brake=brake,
+            keep_stopped=spec.asha.keep_stopped,
         )
         tuner = make_tuner(
             self.trainable,

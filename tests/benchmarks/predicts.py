@@ -2,9 +2,11 @@
 
     python -m tests.benchmarks.predicts RUNS/* --instances 301-330 --out predicts.json
 
-Each run folder is what ``python -m smolvla_core.train --out`` leaves: ``metrics.jsonl`` with the held-out
-errors, and ``policy``, which acts in the egg garden (``tests.benchmarks.progress``). A policy that was
-watched before, on the same instances, is not watched again: its scores are in ``--out``.
+Each folder is what ``python -m smolvla_core.train --out`` leaves: ``metrics.jsonl`` with the held-out
+errors, and ``policy``, which acts in the egg garden (``tests.benchmarks.progress``); or that of a study, whose
+trials and finalists all count as far as they left a state (``asha.keep_stopped: true`` keeps those of stopped
+trials too). A policy that was watched before, on the same instances, is not watched again: its scores are
+in ``--out``.
 
 Spearman's rank correlation between each held-out error and each closed-loop score, over the runs, with a
 95 % bootstrap interval that resamples runs. Errors are better low and scores high, so that an error that
@@ -14,7 +16,9 @@ predicts well correlates at -1.
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +31,43 @@ from smolvla_core.acting import load_actor
 from smolvla_core.closed_loop.environment import parse_instances
 from smolvla_core.closed_loop.policies import ActorPolicy
 from tests.benchmarks.progress import means, watch
+from tune.records import FINALISTS, TRIALS, Records, TrialRecord
+from tune.report.results import write_policy
 
 SCORES = ("placed", "q", "lifted", "reached", "came", "progress")
 RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Training:
+    """A policy whose held-out errors are known, by name; ``write`` puts it into a folder, if it is still there."""
+
+    name: str
+    errors: Mapping[str, float]
+    write: Callable[[Path], bool]
+
+
+def trainings_of(folder: Path) -> Iterator[Training]:
+    """The training that a run's folder holds, or all those of a study's."""
+    if (folder / TRIALS).is_dir():
+        for kind in (TRIALS, FINALISTS):
+            records = Records(folder, kind)
+            for trial in records.trials():
+                if trial.checkpoint is not None:
+                    yield _of_study(folder.name, records, trial)
+    elif (folder / "policy").is_dir():
+        yield Training(folder.name, held_out_errors(folder), lambda place: _link(folder / "policy", place))
+
+
+def _of_study(study: str, records: Records, trial: TrialRecord) -> Training:
+    saved = next(result for result in reversed(trial.results) if result.checkpoint)
+    name = f"{study}/{records.kind}/{trial.number:03d} at {saved.samples_seen}"
+    return Training(name, _errors(saved.metrics), lambda place: write_policy(trial, records, place))
+
+
+def _link(policy: Path, place: Path) -> bool:
+    place.symlink_to(policy.absolute())
+    return True
 
 
 def held_out_errors(run: Path) -> dict[str, float]:
@@ -38,13 +76,21 @@ def held_out_errors(run: Path) -> dict[str, float]:
     scored = [row for row in rows if any(name.startswith("val/") for name in row)]
     if not scored:
         raise SystemExit(f"{run}: its metrics.jsonl has no evaluation")
-    return {name: value for name, value in scored[-1].items() if name.startswith("val/") and not name.endswith("_se")}
+    return _errors(scored[-1])
 
 
-def acted(run: Path, instances: Sequence[int], picture_size: int) -> dict[str, float]:
-    """The closed-loop scores of a training's policy."""
-    actor = load_actor(run / "policy", torch.device("cpu"))
-    return means(watch(ActorPolicy(actor), instances, picture_size=picture_size))
+def _errors(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.startswith("val/") and not name.endswith("_se")}
+
+
+def acted(training: Training, instances: Sequence[int], picture_size: int) -> dict[str, float] | None:
+    """The closed-loop scores of a training's policy; None where its state is gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        policy = Path(folder) / "policy"
+        if not training.write(policy):
+            return None
+        actor = load_actor(policy, torch.device("cpu"))
+        return means(watch(ActorPolicy(actor), instances, picture_size=picture_size))
 
 
 def correlation(errors: Sequence[float], scores: Sequence[float], seed: int = 0) -> dict[str, float]:
@@ -78,7 +124,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 def main(arguments: list[str] | None = None) -> int:
     """Watch what has not been watched, and print the correlations."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.predicts", description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of trainings or studies")
     parser.add_argument("--instances", default="301-330")
     parser.add_argument("--picture-size", type=int, default=96)
     parser.add_argument("--out", type=Path, required=True, help="where scores are kept")
@@ -87,13 +133,13 @@ def main(arguments: list[str] | None = None) -> int:
     instances = parse_instances(options.instances)
     kept: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
     rows = {}
-    for run in (each for each in options.runs if (each / "policy").is_dir()):
-        name = f"{run.name} on {options.instances}"
+    for training in (each for folder in options.runs for each in trainings_of(folder)):
+        name = f"{training.name} on {options.instances}"
         if name not in kept:
-            kept[name] = {
-                "errors": held_out_errors(run),
-                "scores": acted(run, instances, options.picture_size),
-            }
+            scores = acted(training, instances, options.picture_size)
+            if scores is None:
+                continue
+            kept[name] = {"errors": dict(training.errors), "scores": scores}
             options.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         rows[name] = kept[name]
         print(name, json.dumps({score: round(kept[name]["scores"][score], 3) for score in SCORES}), flush=True)
