@@ -74,6 +74,22 @@ class Broken(Pond):
         return super().step(action)
 
 
+class Leaky(Pond):
+    """Fails where it leaks; counts how often an episode begins."""
+
+    leaks = frozenset({13})
+    begun = 0
+
+    def reset(self, *, seed=None, options=None):
+        type(self).begun += 1
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        if self.instance in self.leaks:
+            raise ZeroDivisionError("the pond is dry")
+        return super().step(action)
+
+
 class FastPond(Pond):
     """A pond at twice the rate."""
 

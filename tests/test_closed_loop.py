@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -22,10 +23,13 @@ from smolvla_core.closed_loop.scores import bootstrap, wilson
 from smolvla_core.closed_loop.stage import Act, Begin, Stage
 from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.live import CAMERAS, PROPRIOCEPTION
+from tests import fake_env
 from tests.fake_env import NAME, SHORT, Pond
 from tests.policy_server import live_observation, serving
 from tests.processes import lives
 from tests.test_serve import export
+from tune.closed_loop_runs import Ended, evaluate_policy
+from tune.closed_loop_spec import ClosedLoop
 
 CPU = torch.device("cpu")
 INSTANCES = (4, 7, 9, 12, 13, 20)
@@ -223,6 +227,46 @@ def test_an_environment_that_fails_ends_the_evaluation(jobs):
     broken = EnvSpec("tests.fake_env:Broken", max_seconds=1.0)
     with pytest.raises((ZeroDivisionError, RuntimeError), match="the pond is dry"):
         run_episodes(StayingPolicy(), broken, INSTANCES, Rollout(jobs=jobs), silent)
+
+
+def test_what_had_ended_before_a_failure_is_not_acted_again(policy, episodes, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    command = [str(policy), "--env", "tests.fake_env:Leaky", "--instances", "4,7,9,12,13,20", "--picture-size", "32"]
+    command += ["--max-seconds", "0.8", "--device", "cpu", "--seed", "3", "--at-once", "2", "--out", str(out)]
+    monkeypatch.setattr(fake_env.Leaky, "begun", 0)
+    with pytest.raises(ZeroDivisionError):
+        main(command)
+    assert (
+        capsys.readouterr().err
+        == f"3 episodes kept in {out}; the same command with --out {out} goes on with the others\n"
+    )
+    assert main([*command, "--seed", "4"]) == 2
+    assert "keeps the episodes of another evaluation, which was interrupted" in capsys.readouterr().err
+    with (out / "episodes.jsonl").open("a") as file:
+        file.write('{"instance": 12, "eggs')  # a power cut
+    monkeypatch.setattr(fake_env.Leaky, "begun", 0)
+    monkeypatch.setattr(fake_env.Leaky, "leaks", frozenset())
+    assert main(command) == 0
+    assert fake_env.Leaky.begun == 3
+    found = json.loads((out / "results.json").read_text())
+    assert [episode["q"] for episode in found["episodes"]] == [episode.q for episode in episodes]
+    assert [path.name for path in out.iterdir()] == ["results.json"]
+
+
+def test_a_study_s_acting_goes_on_where_it_was_ended(policy, tmp_path, monkeypatch):
+    acts_in = ClosedLoop(env="tests.fake_env:Leaky", instances="4,7,9", picture_size=32, max_seconds=0.8, at_once=1)
+    monkeypatch.setattr(fake_env.Leaky, "begun", 0)
+    out = tmp_path / "acted"
+    with pytest.raises(Ended, match="the user"):
+        evaluate_policy(
+            policy, acts_in, out, SimpleNamespace(stop_all=lambda: fake_env.Leaky.begun == 2, reason="the user")
+        )
+    evaluate_policy(policy, acts_in, out, SimpleNamespace(stop_all=lambda: False, reason=None))
+    assert fake_env.Leaky.begun == 3
+    assert [episode["instance"] for episode in json.loads((out / "results.json").read_text())["episodes"]] == [4, 7, 9]
+    other = acts_in.model_copy(update={"n_action_steps": 2})
+    evaluate_policy(policy, other, out, SimpleNamespace(stop_all=lambda: False, reason=None))
+    assert fake_env.Leaky.begun == 6
 
 
 def test_processes_that_are_left_by_an_error_say_nothing_more(tmp_path, capfd):

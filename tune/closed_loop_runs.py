@@ -132,6 +132,7 @@ def evaluate_policy(policy: Path, closed_loop: ClosedLoop, out: Path, brake: Bra
         Ended: the brake was pulled.
     """
     from smolvla_core.acting import device_of, load_actor
+    from smolvla_core.closed_loop.kept import Kept, weights_digest
     from smolvla_core.closed_loop.policies import ActorPolicy
     from smolvla_core.closed_loop.results import document, write_results
     from smolvla_core.closed_loop.rollout import Rollout, run_episodes
@@ -144,16 +145,20 @@ def evaluate_policy(policy: Path, closed_loop: ClosedLoop, out: Path, brake: Bra
     env = closed_loop.environment
     actor = load_actor(policy, device_of("auto"), closed_loop.n_action_steps, closed_loop.instruction, env.control_hz())
     acting = ActorPolicy(actor)
+    described = {**acting.describe(), **_asked(closed_loop)}
+    decisive = {"env": asdict(env), "policy": {**described, "policy": weights_digest(policy)}, "seed": acting.seed}
+    kept = Kept(out, decisive, replace=True)
     rollout = Rollout(closed_loop.at_once, closed_loop.jobs)
-    episodes = run_episodes(acting, env, closed_loop.numbers, rollout, notify)
+    episodes = run_episodes(acting, env, closed_loop.numbers, rollout, notify, kept)
     odd = [each for each in episodes if not (math.isfinite(each.eggs_placed) and math.isfinite(each.q))]
     if odd:
+        kept.clear()
         raise DataError(
             f"{env.name}: instance {odd[0].instance} ended with eggs_placed {odd[0].eggs_placed:g} and q {odd[0].q:g}; "
             "both must be finite, correct the environment"
         )
-    described = {**acting.describe(), **_asked(closed_loop)}
     write_results(out, document(env, described, acting.seed, episodes, summarise(episodes)))
+    kept.clear()
 
 
 def _asked(closed_loop: ClosedLoop) -> dict[str, Any]:

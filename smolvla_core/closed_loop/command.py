@@ -4,9 +4,10 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,9 +21,11 @@ from smolvla_core.closed_loop.environment import (
     parse_instances,
 )
 from smolvla_core.command import OK, Parser, answer, refuse_unwritable, secret_of
+from smolvla_core.data.wording import counted
 from smolvla_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from smolvla_core.closed_loop.kept import Kept
     from smolvla_core.closed_loop.policies import ChunkPolicy
     from smolvla_core.closed_loop.rollout import Notify
 
@@ -39,6 +42,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     instances = parse_instances(options.instances)
     _refuse_contradictions(options)
     environment_factory(options.env)  # a wrong name, or packages that are missing, before anything is loaded
+    from smolvla_core.closed_loop.kept import Kept
     from smolvla_core.closed_loop.results import document, score_lines, write_results
     from smolvla_core.closed_loop.rollout import Rollout, run_episodes
     from smolvla_core.closed_loop.scores import summarise
@@ -48,13 +52,36 @@ def _evaluate(options: argparse.Namespace) -> int:
     refuse_unwritable("--out", out)  # not when hours of acting are to be written there
     videos = {number: out / "videos" / f"instance_{number}.mp4" for number in instances[: options.videos]}
     rollout = Rollout(options.at_once, options.jobs, videos)
-    with contextlib.closing(_policy(options, env)) as policy, _progress(len(instances)) as notify:
-        episodes = run_episodes(policy, env, instances, rollout, notify)
+    with contextlib.closing(_policy(options, env)) as policy:
         described = policy.describe()
+        kept = Kept(out, _decisive(options, env, described))
+        with _said_what_is_kept(kept, out), _progress(len(instances)) as notify:
+            episodes = run_episodes(policy, env, instances, rollout, notify, kept)
     scores = summarise(episodes)
     file = write_results(out, document(env, described, options.seed, episodes, scores))
+    kept.clear()
     print("\n".join([*score_lines(scores, len(episodes)), f"Results  {file}"]))
     return OK
+
+
+def _decisive(options: argparse.Namespace, env: EnvSpec, described: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides what comes of an instance."""
+    from smolvla_core.closed_loop.kept import weights_digest
+
+    weights = weights_digest(Path(options.checkpoint)) if options.checkpoint else None
+    return {"env": asdict(env), "policy": dict(described), "seed": options.seed, "weights": weights}
+
+
+@contextlib.contextmanager
+def _said_what_is_kept(kept: "Kept", out: Path) -> Iterator[None]:
+    """Whatever ends the evaluation, say how it can go on."""
+    try:
+        yield
+    except BaseException:
+        if kept.episodes:
+            there = f"{counted(len(kept.episodes), 'episode')} kept in {out}"
+            print(f"{there}; the same command with --out {out} goes on with the others", file=sys.stderr)
+        raise
 
 
 def _policy(options: argparse.Namespace, env: EnvSpec) -> "ChunkPolicy":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from smolvla_core.closed_loop.environment import AT_ONCE, EnvSpec
+from smolvla_core.closed_loop.kept import Kept
 from smolvla_core.closed_loop.policies import ChunkPolicy, Request
 from smolvla_core.closed_loop.stage import Act, Begin, Episode, Stage, Turn
 from smolvla_core.closed_loop.worker import StageProcess
@@ -31,20 +32,26 @@ class Rollout:
 
 
 def run_episodes(
-    policy: ChunkPolicy, env: EnvSpec, instances: Sequence[int], rollout: Rollout, notify: Notify
+    policy: ChunkPolicy,
+    env: EnvSpec,
+    instances: Sequence[int],
+    rollout: Rollout,
+    notify: Notify,
+    kept: Kept | None = None,
 ) -> list[Episode]:
-    """What comes of each instance, in their order.
+    """What comes of each instance, in their order; of those that are kept, what came of them. Others are kept too.
 
     Raises:
         UserError: the environment cannot be made, or does not suit the policy.
         RuntimeError: an environment failed.
     """
     videos = dict(rollout.videos or {})
-    waiting, done = deque(instances), dict[int, Episode]()
+    done = dict(kept.episodes) if kept is not None else {}
+    waiting = deque(instance for instance in instances if instance not in done)
     live: dict[int, Request] = {}
     env = replace(env, pictures=policy.sees or bool(videos))
-    slots = range(min(rollout.at_once, len(instances)))
-    notify(0, len(instances))
+    slots = range(min(rollout.at_once, len(waiting)))
+    notify(len(instances) - len(waiting), len(instances))
     with contextlib.closing(_Stages(env, min(rollout.jobs, len(slots)))) as stages:
         while waiting or live:
             free = [slot for slot in slots if slot not in live]
@@ -59,8 +66,10 @@ def run_episodes(
                     live[turn.slot] = replace(before, chunk=before.chunk + 1, live=turn.live)
                     continue
                 done[turn.episode.instance] = turn.episode
+                if kept is not None:
+                    kept.add(turn.episode)
                 del live[turn.slot]
-                notify(len(done), len(instances))
+                notify(len(instances) - len(waiting) - len(live), len(instances))
     return [done[instance] for instance in instances]
 
 
