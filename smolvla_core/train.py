@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from smolvla_core.checkpoint import export_policy, load_state, read_state, refuse_to_replace, save_state
 from smolvla_core.command import FAILED, OK, Parser, answer, refuse_unwritable
-from smolvla_core.config import TrialConfig
+from smolvla_core.config import TrialConfig, dotted_keys
 from smolvla_core.config_file import load_config
 from smolvla_core.errors import DataError, DivergedError, InfeasibleError
 from smolvla_core.evaluate import EpisodeErrors
@@ -192,9 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(config: TrialConfig, out: Path, resume: bool) -> int:
     state, log = out / "state", out / "metrics.jsonl"
     if resume:
-        saved = TrialConfig.from_dict(read_state(state)["config"])
-        if saved != config:
-            raise DataError(f"{state}: was saved by another configuration; resume with the same YAML and --set")
+        _refuse_another(state, TrialConfig.from_dict(read_state(state)["config"]), config)
         _drop_reports_after(log, read_state(state)["samples_seen"])
     elif state.exists():
         raise DataError(f"{out}: holds a run already; give another --out, or --resume to continue it")
@@ -217,6 +216,14 @@ def _run(config: TrialConfig, out: Path, resume: bool) -> int:
     export_policy(state, out / "policy")
     print(json.dumps({**result.metrics, "policy": str(out / "policy")}, indent=2))
     return OK
+
+
+def _refuse_another(state: Path, saved: TrialConfig, config: TrialConfig) -> None:
+    """Refuse to go on with another configuration; where and how it runs may differ."""
+    for key in dotted_keys():
+        learns_the_same = key.startswith("runtime.") and key not in ("runtime.seed", "runtime.precision")
+        if not learns_the_same and attrgetter(key)(saved) != attrgetter(key)(config):
+            raise DataError(f"{state}: was saved with another {key}; resume with the same YAML and --set")
 
 
 def _drop_reports_after(log: Path, samples_seen: int) -> None:

@@ -96,8 +96,11 @@ def test_command_line(generic_root, cache_dir, tmp_path, capsys):
     assert main([str(file), "--out", str(out)]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert main([str(file), "--out", str(out), "--resume"]) == 2
-    assert "was saved by another configuration" in capsys.readouterr().err
-    assert main([str(file), "--set", "optim.samples=12", "--out", str(out), "--resume"]) == 0
+    assert "was saved with another optim.samples; resume with the same YAML" in capsys.readouterr().err
+    same = [str(file), "--set", "optim.samples=12", "--out", str(out), "--resume"]
+    assert main([*same, "--set", "runtime.seed=1"]) == 2
+    assert "was saved with another runtime.seed; resume with the same YAML" in capsys.readouterr().err
+    assert main([*same, "--set", "runtime.threads=1", "--set", "runtime.log_every_samples=2"]) == 0  # another machine
 
 
 @pytest.mark.parametrize(
