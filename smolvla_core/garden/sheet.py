@@ -1,6 +1,6 @@
-"""A contact sheet of the expert: ``python -m smolvla_core.garden.sheet OUT.png --instance 3``.
+"""A contact sheet of an episode: ``python -m smolvla_core.garden.sheet OUT.png --instance 3 [--policy CHECKPOINT]``.
 
-Columns are moments of one demonstration, rows a bystander's view, the head's and the left wrist's.
+Columns are moments, rows a bystander's view, the head's and the left wrist's. The expert acts, or a policy.
 """
 
 import argparse
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from smolvla_core.closed_loop.environment import SMALL_PICTURES
 from smolvla_core.command import BAD_INPUT, OK, Parser, answer
 from smolvla_core.errors import UserError
 from smolvla_core.garden.cameras import Cameras, Picture
@@ -24,6 +26,7 @@ TILE = 200
 """Pixels to a side of one picture."""
 _SHOWN = ("head", "left_wrist")
 _COLOURS = 256
+_MOMENTS = 9
 
 
 def moments(shown: Demonstration) -> list[int]:
@@ -34,13 +37,46 @@ def moments(shown: Demonstration) -> list[int]:
     return [0, *apart, last]
 
 
-def contact_sheet(env: GardenEnv, shown: Demonstration) -> Image.Image:
-    """The sheet of a demonstration."""
+def evenly(steps: int) -> list[int]:
+    """As many moments of an episode, from the first to the last, the same time apart."""
+    return sorted({round(t) for t in np.linspace(0, steps - 1, _MOMENTS)})
+
+
+def policy_actions(env: GardenEnv, policy: Path, instance: int) -> NDArray[np.float32]:
+    """What a policy does in an instance (T, 23), as in ``python -m smolvla_core.evaluate``.
+
+    Args:
+        env: renders pictures.
+        policy: folder of an exported policy.
+        instance: its number.
+
+    Raises:
+        UserError: the folder holds no policy, or not one for this robot.
+    """
+    from smolvla_core.acting import device_of, load_actor
+    from smolvla_core.closed_loop.policies import ActorPolicy, Request
+
+    acting = ActorPolicy(load_actor(policy, device_of("auto")))
+    live, _ = env.reset(options={"instance": instance})
+    done: list[NDArray[np.float32]] = []
+    ended, chunk = False, 0
+    while not ended:
+        for action in acting.chunks([Request(0, instance, chunk, live)])[0]:
+            live, _, success, cut_off, _ = env.step(action)
+            done.append(action)
+            if ended := success or cut_off:
+                break
+        chunk += 1
+    return np.array(done)
+
+
+def contact_sheet(env: GardenEnv, instance: int, done: NDArray[np.float32], wanted: Sequence[int]) -> Image.Image:
+    """The sheet of an episode: an instance of the environment's task in which actions (T, 23) are done."""
     world = env.world
     cameras = Cameras(world.model, dict.fromkeys(_SHOWN, TILE))
-    world.reset(TASKS[shown.task].draw(shown.instance))
-    wanted, columns = moments(shown), []
-    for t, action in enumerate(shown.done):
+    world.reset(TASKS[env.task].draw(instance))
+    columns = []
+    for t, action in enumerate(done):
         if t in wanted:
             columns.append(_column(world, cameras, t))
         world.step(action)
@@ -65,21 +101,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, metavar="OUT.png")
     parser.add_argument("--task", choices=TASKS, default=next(iter(TASKS)))
     parser.add_argument("--instance", type=int, default=1, help="default 1")
+    parser.add_argument("--policy", type=Path, metavar="CHECKPOINT", help="acts in place of the expert")
     args = parser.parse_args(argv)
     return answer(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
-    env = GardenEnv(task=args.task, pictures=False)
-    shown = demonstrate(env, args.instance)
-    if shown is None:
-        raise UserError(f"--instance {args.instance}: the expert fails; give another")
+    env = GardenEnv(task=args.task, pictures=args.policy is not None, picture_size=SMALL_PICTURES)
+    if args.policy is not None:
+        done = policy_actions(env, args.policy, args.instance)
+        wanted = evenly(len(done))
+    else:
+        shown = demonstrate(env, args.instance)
+        if shown is None:
+            raise UserError(f"--instance {args.instance}: the expert fails; give another")
+        done, wanted = shown.done, moments(shown)
     try:
-        contact_sheet(env, shown).save(args.out)
+        contact_sheet(env, args.instance, done, wanted).save(args.out)
     except (OSError, ValueError) as error:
         print(f"error: {args.out}: cannot be written ({error}); give another name", file=sys.stderr)
         return BAD_INPUT
-    print(f"{args.out}: {args.task}, instance {args.instance}, {len(shown.done) / CONTROL_HZ:.1f} s")
+    print(f"{args.out}: {args.task}, instance {args.instance}, {len(done) / CONTROL_HZ:.1f} s")
     return OK
 
 
