@@ -223,6 +223,11 @@ MISTAKES = {
         37,
         "tracking.uri: storage is remote (s3://bucket/runs), where MLflow's sqlite:////var/mlflow.db cannot live",
     ),
+    "a tracking store that MLflow does not know": (
+        {37: "tracking: {uri: mongodb://host/mlflow}"},
+        37,
+        "tracking.uri: MLflow knows no address that begins with 'mongodb://'; give e.g. sqlite:///runs/mlflow.db",
+    ),
     "a storage that goes with a job": (
         {38: "storage: /tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1/runs"},
         38,
@@ -257,6 +262,7 @@ def test_a_mistake_is_one_line_with_its_place(tmp_path, name):
         {38: "storage: s3://bucket/runs", 37: "tracking: {uri: http://mlflow:5000}"},
         {38: "storage: s3://bucket/runs", 37: "tracking: {enabled: false}"},
         {38: "storage: s3://bucket/runs", 37: "tracking: {uri: postgresql://user@host/mlflow}"},
+        {37: "tracking: {uri: mysql+pymysql://user@host/mlflow}"},
         {23: "    when: {optim.schedule: [cosine], policy.train_expert_only: true}"},
         {23: "    when: {optim.schedule: cosine, policy.chunk_size: 40}"},
         {6: "    samples: 800", 34: "  grace_samples: 32"},

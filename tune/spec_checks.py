@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tune.spec_errors import explained_trial, most_telling
 __all__ = ["check", "check_data", "is_uri"]
 
 INFO = "meta/info.json"
+_TRACKING = ("databricks", "file", "http", "https", "mssql", "mysql", "postgresql", "sqlite")
+"""Kinds of addresses that MLflow knows without a plugin."""
 _JOBS_FOLDER = re.compile(r"/runtime_resources/working_dir_files(/|$)")
 
 
@@ -44,6 +47,7 @@ def check(spec: SearchSpec) -> None:
     _budget(spec)
     _finalists(spec)
     _device(spec)
+    _tracking(spec)
     _remote(spec)
     _lasting(spec)
 
@@ -152,6 +156,19 @@ def _finalists(spec: SearchSpec) -> None:
         raise SpecError(
             ("finalists",),
             "are scored on test episodes, and data.test_fraction is 0; set it above 0, or remove the finalists",
+        )
+
+
+def _tracking(spec: SearchSpec) -> None:
+    """MLflow knows this kind of address; whether somebody answers there is seen when it is used."""
+    uri = spec.tracking.uri or ""
+    scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else None
+    known = {*_TRACKING, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store"))}
+    if spec.tracking.enabled and scheme is not None and scheme not in known:
+        raise SpecError(
+            ("tracking", "uri"),
+            f"MLflow knows no address that begins with '{scheme}://'; give e.g. sqlite:///runs/mlflow.db, "
+            "postgresql://user@host/mlflow or http://host:5000",
         )
 
 
