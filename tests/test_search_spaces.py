@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from smolvla_core.config_file import load_config
 from smolvla_core.errors import ConfigError
 from tune.space import make_space, to_trial_config, warm_starts
 from tune.spec import load_spec
@@ -71,6 +72,16 @@ def test_the_whole_recipe_is_searched_and_nothing_idle_is():
 def test_the_quick_wins_are_a_warm_start(name):
     point = warm_starts(load_spec(FOLDER / f"{name}.yaml")[0])["quick_wins"]
     assert (point["weighting.alpha"], point["optim.batch_size"], point["policy.chunk_size"]) == (1, 16, 30)
+
+
+def test_the_garden_s_search_goes_on_from_its_base():
+    base = load_config(FOLDER / "bases" / "garden.yaml")
+    spec = load_spec(FOLDER / "garden.yaml")[0]
+    for point in make_space(spec).corners():
+        tuned = to_trial_config(spec, point)
+        assert tuned.policy.pretrained.endswith("runs/garden/base/policy")
+        assert (tuned.state, tuned.data.frame_stride) == (base.state, base.data.frame_stride)
+        assert tuned.policy.train_expert_only == base.policy.train_expert_only
 
 
 def test_easter_eggs_is_the_recipe():
