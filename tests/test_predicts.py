@@ -40,6 +40,10 @@ def test_a_study_counts_with_every_training_that_left_a_state(tmp_path):
         records = Records(tmp_path / "eggs", kind)
         records.start_trial(number, None, {}, {})
         records.add_result(number, Result({"samples_seen": 16, "val/a": number + 1.0}, checkpoint=state))
+    interrupted = Records(tmp_path / "eggs")
+    interrupted.start_trial(2, None, {}, {})
+    interrupted.add_result(2, Result({"samples_seen": 16, "val/a": 3.0}, checkpoint="ray/c"))
+    interrupted.add_result(2, Result({"samples_seen": 20}, checkpoint="ray/d"))  # not scored
     found = {each.name: each.errors for each in trainings_of(tmp_path / "eggs")}
     assert found == {"eggs/trials/000 at 16": {"val/a": 1.0}, "eggs/finalists/000 at 16": {"val/a": 1.0}}
 

@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from smolvla_core.acting import load_actor
 from smolvla_core.closed_loop.environment import parse_instances
 from smolvla_core.closed_loop.policies import ActorPolicy
 from tests.benchmarks.progress import means, watch
-from tune.records import FINALISTS, TRIALS, Records, TrialRecord
+from tune.records import FINALISTS, TRIALS, Records
 from tune.report.results import write_policy
 
 SCORES = ("placed", "q", "lifted", "reached", "came", "progress")
@@ -53,16 +54,12 @@ def trainings_of(folder: Path) -> Iterator[Training]:
         for kind in (TRIALS, FINALISTS):
             records = Records(folder, kind)
             for trial in records.trials():
-                if trial.checkpoint is not None:
-                    yield _of_study(folder.name, records, trial)
+                saved = next((result for result in reversed(trial.results) if result.checkpoint), None)
+                if saved is not None and (errors := _errors(saved.metrics)):  # none where it was interrupted
+                    name = f"{folder.name}/{kind}/{trial.number:03d} at {saved.samples_seen}"
+                    yield Training(name, errors, partial(write_policy, trial, records))
     elif (folder / "policy").is_dir():
         yield Training(folder.name, held_out_errors(folder), lambda place: _link(folder / "policy", place))
-
-
-def _of_study(study: str, records: Records, trial: TrialRecord) -> Training:
-    saved = next(result for result in reversed(trial.results) if result.checkpoint)
-    name = f"{study}/{records.kind}/{trial.number:03d} at {saved.samples_seen}"
-    return Training(name, _errors(saved.metrics), lambda place: write_policy(trial, records, place))
 
 
 def _link(policy: Path, place: Path) -> bool:
