@@ -242,6 +242,11 @@ def test_what_had_ended_before_a_failure_is_not_acted_again(policy, episodes, tm
     )
     assert main([*command, "--seed", "4"]) == 2
     assert "keeps the episodes of another evaluation, which was interrupted" in capsys.readouterr().err
+    intact = (out / "episodes.jsonl").read_text()
+    (out / "episodes.jsonl").write_text(intact.replace('"q"', '"Q"'))
+    assert main(command) == 2
+    assert "or was damaged; give another folder, or delete" in capsys.readouterr().err
+    (out / "episodes.jsonl").write_text(intact)
     with (out / "episodes.jsonl").open("a") as file:
         file.write('{"instance": 12, "eggs')  # a power cut
     monkeypatch.setattr(fake_env.Leaky, "begun", 0)

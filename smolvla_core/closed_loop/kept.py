@@ -36,14 +36,18 @@ class Kept:
         self.episodes: dict[int, Episode] = {}
         """By instance."""
         head, *lines = self._whole_lines() or [self._head]
-        if head == self._head:
-            self.episodes = {each.instance: each for each in (Episode(**json.loads(line)) for line in lines)}
+        try:
+            known = [Episode(**json.loads(line)) for line in lines] if head == self._head else None
+        except (TypeError, ValueError):  # damaged
+            known = None
+        if known is not None:
+            self.episodes = {each.instance: each for each in known}
         elif replace:
             self.clear()
         else:
             raise ConfigError(
-                f"--out: {folder} keeps the episodes of another evaluation, which was interrupted; give another "
-                f"folder, or delete {self._file}"
+                f"--out: {folder} keeps the episodes of another evaluation, which was interrupted, or was damaged; "
+                f"give another folder, or delete {self._file}"
             )
 
     def _whole_lines(self) -> list[str]:
