@@ -3,7 +3,8 @@
 Both give the same numbers; see ``smolvla_core.fast``. Where the whole VLM is frozen, what it makes of a
 frame is a constant and may be kept; where some of it is trained, gradients go through it too.
 
-Legend: B frames, K noise draws of a frame, T action steps, A action dims, D padded to the policy's.
+Legend: B frames, K noise draws of a frame, T action steps of which t are asked for, A action
+dims, D padded to the policy's.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,9 +46,9 @@ class Answer(NamedTuple):
     """What a policy says about frames, for each noise draw."""
 
     actions: Tensor
-    """(B, K, T, A) normalised, integrated from the noise."""
+    """(B, K, t, A) normalised, integrated from the noise."""
     errors: Tensor
-    """(B, K, T, A) squared errors of the velocity at the same noise and the given time."""
+    """(B, K, t, A) squared errors of the velocity at the same noise and the given time."""
 
 
 class Forward(Protocol):
@@ -59,11 +60,13 @@ class Forward(Protocol):
         Of K draws, (B, K, T, D) and (B, K), it is their mean.
         """
 
-    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
+    def answer(
+        self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None, steps: int | None = None
+    ) -> Answer:
         """Actions and errors at noise (B, K, T, D) and time (B, K), without gradients.
 
         ``frames`` names the frames and their instructions, where they are asked about again and again:
-        what is constant of them may be kept.
+        what is constant of them may be kept. ``steps`` asks for the first t of the chunk alone; None: for all.
         """
 
 
@@ -111,13 +114,15 @@ class FastForward:
         return errors[..., : action_width(self.policy)]
 
     @torch.no_grad()
-    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
+    def answer(
+        self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None, steps: int | None = None
+    ) -> Answer:
         """See :class:`Forward`. A frame is encoded once, for all draws, Euler steps and errors."""
         prefix = inputs.get(PREFIX) or self.prefixes.of(
             frames, lambda: encode_prefix(self.policy, self.observe(inputs), with_actions=False)
         )
         context = join_state(self.policy, prefix, self.policy.prepare_state(inputs), with_actions=False)
-        return _answered(self.policy, context, inputs, noise, time)
+        return _answered(self.policy, context, inputs, noise[:, :, :steps], time)
 
     def observe(self, inputs: Inputs) -> Observation:
         """The observation in inputs that hold pixels, or all cameras' embeddings in their place."""
@@ -149,9 +154,12 @@ class TrainedForward:
         return errors[..., : action_width(policy)]
 
     @torch.no_grad()
-    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
+    def answer(
+        self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None, steps: int | None = None
+    ) -> Answer:
         """See :class:`Forward`. A frame is encoded once, for all draws, Euler steps and errors."""
-        return _answered(self.policy, self._context(inputs, with_actions=False), inputs, noise, time)
+        context = self._context(inputs, with_actions=False)
+        return _answered(self.policy, context, inputs, noise[:, :, :steps], time)
 
     def _context(self, inputs: Inputs, with_actions: bool) -> Context:
         policy = self.policy
@@ -190,14 +198,16 @@ class UpstreamForward:
         return errors[..., : action_width(policy)]
 
     @torch.no_grad()
-    def answer(self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None) -> Answer:
+    def answer(
+        self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None, steps: int | None = None
+    ) -> Answer:
         """See :class:`Forward`. Every draw is a frame of its own."""
         draws = time.shape[1]
         repeated = _repeated(inputs, draws)
         actions = self.policy.predict_action_chunk(dict(repeated), noise=noise.flatten(0, 1))
         errors = self.flow_errors(repeated, noise.flatten(0, 1), time.flatten())
         shape = (-1, draws)
-        return Answer(actions.unflatten(0, shape), errors.unflatten(0, shape))
+        return Answer(actions.unflatten(0, shape)[:, :, :steps], errors.unflatten(0, shape)[:, :, :steps])
 
 
 def _repeated(inputs: Inputs, draws: int) -> dict[str, Tensor]:
@@ -207,8 +217,12 @@ def _repeated(inputs: Inputs, draws: int) -> dict[str, Tensor]:
 
 
 def _answered(policy: SmolVLAPolicy, context: Context, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:
-    """Actions and errors in a context without actions."""
-    noisy, target = flow_pair(policy.prepare_action(inputs)[:, None], noise, time)
+    """Actions and errors in a context without actions, of as many steps as the noise has.
+
+    No action sees a later one, so that the first steps of a chunk are the same alone.
+    """
+    action = policy.prepare_action(inputs)[:, None, : noise.shape[2]]
+    noisy, target = flow_pair(action, noise, time)
     errors = F.mse_loss(target, velocity(policy, context, noisy, time), reduction="none")
     actions = sample_actions(policy, context, noise)
     width = action_width(policy)

@@ -24,8 +24,8 @@ def answer_with(trial, actions_of):
     """Make the policy predict what ``actions_of(noise)`` says, in normalised units."""
 
     class Fixed:
-        def answer(self, inputs, noise, time, frames=None):
-            actions = actions_of(noise)[..., : trial.learner.interface.action_width]
+        def answer(self, inputs, noise, time, frames=None, steps=None):
+            actions = actions_of(noise)[:, :, :steps, : trial.learner.interface.action_width]
             return Answer(actions, torch.zeros_like(actions))
 
     trial.learner.forward = Fixed()

@@ -133,6 +133,22 @@ def test_predicted_actions_equal_upstreams(cache_dir, settings):
     assert distance(found.errors, expected.errors) < 1e-5
 
 
+@pytest.mark.parametrize("kind", [UpstreamForward, FastForward, TrainedForward])
+@variants({name: VARIANTS[name] for name in ("as smolvla_base", "attention_mode self_attn")})
+def test_the_first_steps_of_a_chunk_are_the_same_alone(cache_dir, settings, kind):
+    policy = make_policy(cache_dir, **settings)
+    inputs, draws = make_inputs(policy), make_flow(policy, 3, 4)
+    tokens = []
+    policy.model.action_in_proj.register_forward_hook(lambda module, given, found: tokens.append(found.shape[1]))
+    whole = kind(policy).answer(inputs, *draws)
+    assert set(tokens) == {policy.config.chunk_size}
+    tokens.clear()
+    part = kind(policy).answer(inputs, *draws, steps=3)
+    assert set(tokens) == {policy.config.chunk_size if kind is UpstreamForward else 3}
+    assert distance(part.actions, whole.actions[:, :, :3]) < 1e-5
+    assert distance(part.errors, whole.errors[:, :, :3]) < 1e-5
+
+
 def test_nothing_constant_is_computed_twice(cache_dir):
     policy = make_policy(cache_dir)
     vlm = policy.model.vlm_with_expert.get_vlm_model()

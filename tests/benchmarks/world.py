@@ -120,6 +120,7 @@ def write_policy(
         vlm_model_name=str(vlm),
         num_vlm_layers=size["layers"],
         resize_imgs_with_padding=(size["image"], size["image"]),
+        max_state_dim=max(32, state_dims),
         tokenizer_max_length=256,  # the local tokenizer cuts finer than SmolVLM2's, whose instruction has 60 tokens
         device="cpu",
     )
