@@ -79,7 +79,11 @@ def _specification(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     return {
         "study": f"benchmark_{options.arch}",
         "trial": {
-            "data": {"train": [{"root": str(dataset.root)}], "frames": options.frames, "cache_dir": str(work / "cache")},
+            "data": {
+                "train": [{"root": str(dataset.root)}],
+                "frames": options.frames,
+                "cache_dir": str(work / "cache"),
+            },
             "state": {"preset": "identity", "track": "open"},  # as lerobot-train: all that is recorded
             "policy": {"pretrained": str(policy), "tokenizer_max_length": 256},
             "optim": {"samples": options.samples},
