@@ -66,7 +66,9 @@ def output_dtype(projection: nn.Linear) -> torch.dtype:
 def attend(query: Tensor, seen: KeysValues, mask: Tensor) -> Tensor:
     """Grouped-query attention; ``eager_attention_forward`` by PyTorch's fused kernels.
 
-    As upstream it computes in fp32 (under autocast in its dtype) and answers in the values' dtype.
+    As upstream it computes in fp32 (under autocast in its dtype) and answers in the values' dtype. The
+    queries of the H / G heads that share keys and values are laid out as one head's: for unequal numbers of
+    heads and a mask PyTorch has no fused kernel in fp32 on CUDA, and would write out all scores.
 
     Args:
         query: (B, L, H, E).
@@ -77,9 +79,12 @@ def attend(query: Tensor, seen: KeysValues, mask: Tensor) -> Tensor:
         (B, L, H * E). A query that sees nothing gets 0, upstream gives it the mean of all values;
         only padding does, and nothing reads it.
     """
-    q, k, v = (x.transpose(1, 2).to(torch.float32) for x in (query, *seen))
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], enable_gqa=True)
-    return attended.transpose(1, 2).flatten(2).to(seen.values.dtype)
+    sharing = query.shape[2] // seen.keys.shape[2]
+    grouped = query.unflatten(2, (-1, sharing)).transpose(1, 2).flatten(2, 3)  # (B, G, L * H / G, E)
+    q, k, v = (x.to(torch.float32) for x in (grouped, seen.keys.transpose(1, 2), seen.values.transpose(1, 2)))
+    of_queries = mask if mask.shape[1] == 1 else mask.repeat_interleave(sharing, dim=1)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=of_queries[:, None])
+    return attended.unflatten(2, (-1, sharing)).transpose(1, 2).flatten(2).to(seen.values.dtype)
 
 
 def finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from smolvla_core import fast, forward
+from smolvla_core import fast, fast_layers, forward
 from smolvla_core.evaluate import evaluate
 from smolvla_core.fast import encode_prefix
 from smolvla_core.forward import FastForward, Prefixes, TrainedForward, UpstreamForward
@@ -147,6 +147,25 @@ def test_the_first_steps_of_a_chunk_are_the_same_alone(cache_dir, settings, kind
     assert set(tokens) == {policy.config.chunk_size if kind is UpstreamForward else 3}
     assert distance(part.actions, whole.actions[:, :, :3]) < 1e-5
     assert distance(part.errors, whole.errors[:, :, :3]) < 1e-5
+
+
+def test_attention_has_as_many_heads_of_queries_as_of_keys(cache_dir, monkeypatch):
+    """What CUDA's fused kernels ask for in fp32, where there is a mask."""
+    policy = make_policy(cache_dir)
+    attention, heads = fast_layers.F.scaled_dot_product_attention, []
+
+    def remember(query, key, value, **given):
+        heads.append((query.shape[1], key.shape[1]))
+        assert not given.get("enable_gqa")
+        return attention(query, key, value, **given)
+
+    monkeypatch.setattr(fast_layers.F, "scaled_dot_product_attention", remember)
+    found = FastForward(policy).answer(make_inputs(policy), *make_flow(policy, 3, 4))
+    text = policy.model.vlm_with_expert.get_vlm_model().text_model.config
+    assert text.num_attention_heads > text.num_key_value_heads
+    assert (text.num_key_value_heads,) * 2 in heads
+    assert all(queries == keys for queries, keys in heads)
+    assert found.actions.isfinite().all()
 
 
 def test_nothing_constant_is_computed_twice(cache_dir):
