@@ -72,8 +72,8 @@ def scores(root, cache_dir, motion, **values):
         mean, std = (torch.from_numpy(v).float() for v in (trial.learner.interface.action.mean, trial.learner.interface.action.std))  # fmt: skip # noqa: E501
 
         class Pretender:
-            def answer(self, inputs, noise, time, frames, pretend=pretend, stride=stride, std=std, mean=mean):
-                chunk = torch.from_numpy(pretend.chunk_actions(np.array(frames), noise.shape[2], stride))
+            def answer(self, inputs, noise, time, frames, steps, pretend=pretend, stride=stride, std=std, mean=mean):
+                chunk = torch.from_numpy(pretend.chunk_actions(np.array(frames), steps, stride))
                 actions = ((chunk - mean) / std)[:, None].expand(-1, noise.shape[1], -1, -1)
                 return type("Answer", (), {"actions": actions, "errors": torch.zeros_like(actions)})
 
