@@ -122,7 +122,7 @@ class FastForward:
             frames, lambda: encode_prefix(self.policy, self.observe(inputs), with_actions=False)
         )
         context = join_state(self.policy, prefix, self.policy.prepare_state(inputs), with_actions=False)
-        return _answered(self.policy, context, inputs, noise[:, :, :steps], time)
+        return _answered(self.policy, context, inputs, noise, time, steps)
 
     def observe(self, inputs: Inputs) -> Observation:
         """The observation in inputs that hold pixels, or all cameras' embeddings in their place."""
@@ -158,8 +158,7 @@ class TrainedForward:
         self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None, steps: int | None = None
     ) -> Answer:
         """See :class:`Forward`. A frame is encoded once, for all draws, Euler steps and errors."""
-        context = self._context(inputs, with_actions=False)
-        return _answered(self.policy, context, inputs, noise[:, :, :steps], time)
+        return _answered(self.policy, self._context(inputs, with_actions=False), inputs, noise, time, steps)
 
     def _context(self, inputs: Inputs, with_actions: bool) -> Context:
         policy = self.policy
@@ -216,12 +215,11 @@ def _repeated(inputs: Inputs, draws: int) -> dict[str, Tensor]:
     return {key: value.repeat_interleave(draws, dim=0) for key, value in tensors.items()}
 
 
-def _answered(policy: SmolVLAPolicy, context: Context, inputs: Inputs, noise: Tensor, time: Tensor) -> Answer:
-    """Actions and errors in a context without actions, of as many steps as the noise has.
-
-    No action sees a later one, so that the first steps of a chunk are the same alone.
-    """
-    action = policy.prepare_action(inputs)[:, None, : noise.shape[2]]
+def _answered(
+    policy: SmolVLAPolicy, context: Context, inputs: Inputs, noise: Tensor, time: Tensor, steps: int | None
+) -> Answer:
+    """Actions and errors of the first steps, in a context without actions; no action sees a later one."""
+    action, noise = policy.prepare_action(inputs)[:, None, :steps], noise[:, :, :steps]
     noisy, target = flow_pair(action, noise, time)
     errors = F.mse_loss(target, velocity(policy, context, noisy, time), reduction="none")
     actions = sample_actions(policy, context, noise)
