@@ -5,6 +5,7 @@ trials with different batch sizes can be compared. Times are in seconds, distanc
 """
 
 from collections.abc import Mapping
+from os.path import expanduser
 from typing import Any, Literal, Self
 
 import yaml
@@ -306,6 +307,11 @@ class PolicyConfig(Section):
     freeze_vision_encoder: bool = True
     tiny: TinyConfig = TinyConfig()
 
+    @field_validator("pretrained")
+    @classmethod
+    def _in_home(cls, name: str) -> str:
+        return expanduser(name)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.n_action_steps is not None and self.n_action_steps > self.chunk_size:
@@ -412,7 +418,9 @@ class EvalConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """Where and how it runs. Nothing here changes what is learned but ``seed``, and ``precision`` by its rounding."""
+    """Where and how it runs. Nothing here changes what is learned but ``seed``; ``precision`` and ``compile`` round,
+    and on a CPU whether keys and values are kept (``prefixes``, the cache and its size).
+    """
 
     seed: int = Field(default=0, ge=0)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
@@ -422,7 +430,10 @@ class RuntimeConfig(Section):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch. None: torch's own choice."""
     fast_forward: bool = True
-    """The exact fast forward while the VLM is frozen. False: always lerobot's own, to compare."""
+    """The exact fast forward, also of a VLM that is trained. False: lerobot's own, to compare."""
+    compile: bool = False
+    """``torch.compile`` of the fast forward's steps, for each shape of a batch: a minute or more before the first,
+    and the same numbers but for rounding. What it wins on a machine: ``python -m tests.benchmarks.step``."""
     cache: str = Field(default="auto", examples=["auto", "off", "a folder"])
     """Where what is computed once per frame is kept: a folder, ``auto`` for ``features`` in
     ``data.cache_dir``, or ``off``. The numbers are the same; see ``smolvla_core.cache``."""
@@ -435,6 +446,14 @@ class RuntimeConfig(Section):
     where the cache does not keep it."""
     log_every_samples: int = Field(default=1000, ge=1)
     """How often training metrics are reported between evaluations."""
+
+    @model_validator(mode="after")
+    def _compiles_what_is_ours(self) -> Self:
+        if self.compile and not self.fast_forward:
+            raise ValueError(
+                "compile is of the fast forward, which fast_forward: false turns off; remove one of the two"
+            )
+        return self
 
     @field_validator("cache", "prefixes", mode="before")
     @classmethod
@@ -526,6 +545,8 @@ ACTS_WHERE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "weighting.alpha": ("weighting.scheme", ("temporal",)),
     "weighting.factor": ("weighting.scheme", ("segment", "annotation")),
     "weighting.segment": ("weighting.scheme", ("segment",)),
+    "weighting.per_step": ("weighting.scheme", ("temporal", "segment", "annotation")),
+    "weighting.normalize": ("weighting.scheme", ("temporal", "segment", "annotation")),
     "curriculum.share": ("curriculum.scheme", ("second_half",)),
     "curriculum.start": ("curriculum.scheme", ("second_half",)),
     "curriculum.ramp": ("curriculum.scheme", ("second_half",)),

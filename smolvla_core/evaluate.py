@@ -12,9 +12,9 @@ from smolvla_core.config import TrialConfig
 from smolvla_core.critical import critical_frames
 from smolvla_core.data.batch import BatchMaker, to_lerobot
 from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
-from smolvla_core.errors import DataError
+from smolvla_core.errors import DataError, InfeasibleError, first_line
 from smolvla_core.kinematics import HandChain, hand_chains
-from smolvla_core.learner import Learner
+from smolvla_core.learner import Learner, free_memory
 from smolvla_core.objective import (
     ScoredSteps,
     choose_frames,
@@ -153,6 +153,7 @@ def score(learner: Learner, maker: BatchMaker, frames: EvaluationSet, hands: tup
 
     Raises:
         ConfigError: the horizon is longer than the chunk.
+        InfeasibleError: the memory does not hold a single frame's draws.
     """
     config, dataset = learner.config, maker.dataset
     steps = scored_steps(config, dataset.fps)
@@ -217,27 +218,52 @@ def _by_episode(episode: NDArray[np.int64], values: NDArray[np.float64]) -> list
 def _predict(
     learner: Learner, maker: BatchMaker, rows: NDArray[np.int64], scored: ScoredSteps
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Predictions (F, K, policy steps, A) in raw units, and flow losses (F,) at the scored stamps."""
-    steps, every = scored.policy_steps, scored.per_stamp
-    evaluation, draws = learner.config.eval, learner.config.eval.draws
-    per_pass = max(1, evaluation.batch_size // draws)
+    """Predictions (F, K, policy steps, A) in raw units, and flow losses (F,) at the scored stamps.
+
+    Frames that do not fit into the memory together are tried in halves.
+
+    Raises:
+        InfeasibleError: not even one frame with its draws fits.
+    """
+    at_once = max(1, learner.config.eval.batch_size // learner.config.eval.draws)
     predictions, losses = [], []
-    for start in range(0, len(rows), per_pass):
-        chosen = rows[start : start + per_pass]
-        noise, time = _noise_and_time(learner, maker, chosen)
-        # the batch carries the first draw; the policy is given all of them
-        batch = maker.validation(chosen, noise[:, 0], time[:, 0])
-        inputs = to_lerobot(batch, learner.interface, learner.processors, learner.device)
-        noise_there, time_there = (torch.from_numpy(values).to(learner.device) for values in (noise, time))
-        with learner.autocast():
-            answer = learner.forward.answer(inputs, noise_there, time_there, tuple(chosen.tolist()), steps)
-        raw = learner.processors.post(answer.actions.float())
-        predictions.append(raw.numpy())
-        valid = (~batch.is_pad[:, None, :steps:every]).float()
-        errors = answer.errors[:, :, ::every].float().cpu().mean(dim=3)
-        per_draw = (errors * valid).sum(dim=2) / valid.sum(dim=2)
-        losses.append(per_draw.mean(dim=1).double().numpy())
+    start = 0
+    while start < len(rows):
+        chosen = rows[start : start + at_once]
+        found = _predict_at_once(learner, maker, chosen, scored)
+        if found is None:  # here, where nothing holds the tensors of what failed any more
+            at_once = (len(chosen) + 1) // 2
+            free_memory(learner.device)
+            continue
+        predictions.append(found[0])
+        losses.append(found[1])
+        start += len(chosen)
     return np.concatenate(predictions), np.concatenate(losses)
+
+
+def _predict_at_once(
+    learner: Learner, maker: BatchMaker, rows: NDArray[np.int64], scored: ScoredSteps
+) -> tuple[NDArray[np.float32], NDArray[np.float64]] | None:
+    """As :func:`_predict`; None where memory ran out, and fewer rows are to be tried."""
+    steps, every = scored.policy_steps, scored.per_stamp
+    noise, time = _noise_and_time(learner, maker, rows)
+    # the batch carries the first draw; the policy is given all of them
+    batch = maker.validation(rows, noise[:, 0], time[:, 0])
+    inputs = to_lerobot(batch, learner.interface, learner.processors, learner.device)
+    noise_there, time_there = (torch.from_numpy(values).to(learner.device) for values in (noise, time))
+    try:
+        with learner.autocast():
+            answer = learner.forward.answer(inputs, noise_there, time_there, tuple(rows.tolist()), steps)
+    except torch.OutOfMemoryError as error:
+        if len(rows) == 1:
+            draws = learner.config.eval.draws
+            raise InfeasibleError(f"not even one frame with {draws} draws fits ({first_line(error)})") from error
+        return None
+    raw = learner.processors.post(answer.actions.float())
+    valid = (~batch.is_pad[:, None, :steps:every]).float()
+    errors = answer.errors[:, :, ::every].float().cpu().mean(dim=3)
+    per_draw = (errors * valid).sum(dim=2) / valid.sum(dim=2)
+    return raw.numpy(), per_draw.mean(dim=1).double().numpy()
 
 
 def _noise_and_time(

@@ -147,6 +147,13 @@ def flow_errors(policy: SmolVLAPolicy, context: Context, action: Tensor, noise: 
     return F.mse_loss(target, predicted, reduction="none").mean(dim=1)
 
 
+def expert_errors(
+    policy: SmolVLAPolicy, prefix: Prefix, state: Tensor, action: Tensor, noise: Tensor, time: Tensor
+) -> Tensor:
+    """:func:`join_state` and :func:`flow_errors`: all that has gradients where the VLM is frozen."""
+    return flow_errors(policy, join_state(policy, prefix, state), action, noise, time)
+
+
 def flow_pair(action: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
     """Noisy actions, and the velocity that leads from the actions to the noise, each (B, K, T, D)."""
     share = time[..., None, None]

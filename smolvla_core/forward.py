@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
+from smolvla_core.compiled import compiled, forget_compiled
+from smolvla_core.config import RuntimeConfig
 from smolvla_core.data.batch import EMBEDDINGS, PREFIX
 from smolvla_core.fast import (
     Context,
     Observation,
     encode_prefix,
-    flow_errors,
+    expert_errors,
     flow_pair,
     image_embeddings,
     join_state,
@@ -70,13 +72,31 @@ class Forward(Protocol):
         """
 
 
-def choose_forward(policy: SmolVLAPolicy, allow_fast: bool, prefix_gb: float) -> tuple[Forward, str]:
-    """The forward for a policy, which may keep so much of encoded frames; and one line that says which and why."""
-    if not allow_fast:
+class Passes(NamedTuple):
+    """What a training step computes of a batch, as it is written or compiled."""
+
+    encode: Callable[[SmolVLAPolicy, Observation], Prefix]
+    """:func:`smolvla_core.fast.encode_prefix`."""
+    errors: Callable[[SmolVLAPolicy, Prefix, Tensor, Tensor, Tensor, Tensor], Tensor]
+    """:func:`smolvla_core.fast.expert_errors`."""
+
+
+AS_WRITTEN = Passes(encode_prefix, expert_errors)
+
+
+def choose_forward(policy: SmolVLAPolicy, runtime: RuntimeConfig) -> tuple[Forward, str]:
+    """The forward for a policy, and one line that says which and why."""
+    if not runtime.fast_forward:
         return UpstreamForward(policy), "forward: lerobot's (runtime.fast_forward is false)"
+    passes = AS_WRITTEN
+    if runtime.compile:
+        forget_compiled()
+        passes = Passes(compiled(encode_prefix), compiled(expert_errors))
     frozen = not trains_vlm(policy)
-    kind = FastForward(policy, Prefixes(int(prefix_gb * 1e9))) if frozen else TrainedForward(policy)
-    return kind, f"forward: fast and exact ({what_is_trained(policy)})"
+    kept = Prefixes(int(runtime.prefix_gb * 1e9))
+    kind = FastForward(policy, kept, passes) if frozen else TrainedForward(policy, passes)
+    how = "fast and exact, compiled" if runtime.compile else "fast and exact"
+    return kind, f"forward: {how} ({what_is_trained(policy)})"
 
 
 @dataclass
@@ -105,13 +125,12 @@ class FastForward:
 
     policy: SmolVLAPolicy
     prefixes: Prefixes = field(default_factory=lambda: Prefixes(0))
+    passes: Passes = AS_WRITTEN
 
     def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
         """See :class:`Forward`."""
-        prefix = inputs[PREFIX] if PREFIX in inputs else encode_prefix(self.policy, self.observe(inputs))
-        context = join_state(self.policy, prefix, self.policy.prepare_state(inputs))
-        errors = flow_errors(self.policy, context, self.policy.prepare_action(inputs), noise, time)
-        return errors[..., : action_width(self.policy)]
+        prefix = inputs[PREFIX] if PREFIX in inputs else self.passes.encode(self.policy, self.observe(inputs))
+        return _trained_errors(self.policy, self.passes, prefix, inputs, noise, time)
 
     @torch.no_grad()
     def answer(
@@ -145,32 +164,30 @@ class TrainedForward:
     """As :class:`FastForward` where some of the VLM is trained: with gradients through all of it, nothing kept."""
 
     policy: SmolVLAPolicy
+    passes: Passes = AS_WRITTEN
 
     def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
         """See :class:`Forward`."""
-        policy = self.policy
-        context = self._context(inputs, with_actions=True)
-        errors = flow_errors(policy, context, policy.prepare_action(inputs), noise, time)
-        return errors[..., : action_width(policy)]
+        prefix = self.passes.encode(self.policy, self._observe(inputs))
+        return _trained_errors(self.policy, self.passes, prefix, inputs, noise, time)
 
     @torch.no_grad()
     def answer(
         self, inputs: Inputs, noise: Tensor, time: Tensor, frames: Frames | None = None, steps: int | None = None
     ) -> Answer:
         """See :class:`Forward`. A frame is encoded once, for all draws, Euler steps and errors."""
-        return _answered(self.policy, self._context(inputs, with_actions=False), inputs, noise, time, steps)
+        prefix = encode_prefix(self.policy, self._observe(inputs), with_actions=False)
+        context = join_state(self.policy, prefix, self.policy.prepare_state(inputs), with_actions=False)
+        return _answered(self.policy, context, inputs, noise, time, steps)
 
-    def _context(self, inputs: Inputs, with_actions: bool) -> Context:
-        policy = self.policy
-        images, masks = policy.prepare_images(inputs)
-        observation = Observation(
-            embeddings=trained_embeddings(policy, images),
+    def _observe(self, inputs: Inputs) -> Observation:
+        images, masks = self.policy.prepare_images(inputs)
+        return Observation(
+            embeddings=trained_embeddings(self.policy, images),
             image_masks=tuple(masks),
             tokens=inputs[OBS_LANGUAGE_TOKENS],
             token_mask=inputs[OBS_LANGUAGE_ATTENTION_MASK],
         )
-        prefix = encode_prefix(policy, observation, with_actions)
-        return join_state(policy, prefix, policy.prepare_state(inputs), with_actions)
 
 
 @dataclass(frozen=True)
@@ -213,6 +230,14 @@ def _repeated(inputs: Inputs, draws: int) -> dict[str, Tensor]:
     """Every frame as often as it has draws."""
     tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
     return {key: value.repeat_interleave(draws, dim=0) for key, value in tensors.items()}
+
+
+def _trained_errors(
+    policy: SmolVLAPolicy, passes: Passes, prefix: Prefix, inputs: Inputs, noise: Tensor, time: Tensor
+) -> Tensor:
+    """Squared errors (B, T, A) of a step, without the padding of actions."""
+    state, action = policy.prepare_state(inputs), policy.prepare_action(inputs)
+    return passes.errors(policy, prefix, state, action, noise, time)[..., : action_width(policy)]
 
 
 def _answered(

@@ -63,8 +63,7 @@ class Learner:
         self.device = pick_device(config.runtime)
         self.precision = pick_precision(config.runtime, self.device)
         self.policy = build_policy(config, interface, self.device)
-        runtime = config.runtime
-        self.forward, self.forward_line = choose_forward(self.policy, runtime.fast_forward, runtime.prefix_gb)
+        self.forward, self.forward_line = choose_forward(self.policy, config.runtime)
         self.readings = tuple(self._reading(*dataset) for dataset in ((interface, weights), *others))
         self.processors = self.readings[0].processors
         self.trained: dict[str, nn.Parameter] = {
@@ -111,7 +110,9 @@ class Learner:
             loss_denominator(each, part.is_pad, normalize) for each, part in zip(weights, parts, strict=True)
         )
         while (total := self._accumulate(parts, weights, denominator)) is None:
-            self._release_memory()
+            # here, where nothing holds the tensors of what failed any more
+            self.optimizer.zero_grad(set_to_none=True)
+            free_memory(self.device)
         norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.optim.grad_clip)
         self._refuse_non_finite(norm, "gradient norm")
         for group in self.optimizer.param_groups:
@@ -181,13 +182,6 @@ class Learner:
             return None
         return total
 
-    def _release_memory(self) -> None:
-        """Give back what a step that failed has taken; its tensors lived in frames that are gone by now."""
-        self.optimizer.zero_grad(set_to_none=True)
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
     def _update_ema(self) -> None:
         most = self.config.optim.ema_decay
         if self.ema is None or most is None:
@@ -203,6 +197,13 @@ class Learner:
                 f"{what} is {value.item()} after {self.samples_seen} samples (step {self.step_count}); "
                 "the weights before this step are unharmed"
             )
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what a computation that failed has taken."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def average_decay(most: float, steps: int) -> float:

@@ -188,6 +188,7 @@ def _tuned_config(config: TrialConfig, interface: Interface) -> SmolVLAConfig:
         )
     _refuse_normalisation(config.policy.pretrained, smolvla, interface)
     smolvla.rtc_config = None  # chunking in real time is of acting alone
+    smolvla.compile_model = False  # which compiles lerobot's forward, and sets the precision of the whole process
     for name, value in _shared_settings(config.policy, interface).items():
         setattr(smolvla, name, value)
     smolvla.device = "cpu"

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from smolvla_core.checkpoint import export_policy, load_state, read_state, refuse_to_replace, save_state
 from smolvla_core.command import FAILED, OK, Parser, answer, refuse_unwritable
+from smolvla_core.compiled import refuse_without_compiler
 from smolvla_core.config import TrialConfig, dotted_keys
 from smolvla_core.config_file import load_config
 from smolvla_core.errors import DataError, DivergedError, InfeasibleError
@@ -95,6 +96,8 @@ def train(
     """
     trial = prepare(config)
     learner = trial.learner
+    if config.runtime.compile:
+        refuse_without_compiler(learner.device)
     for line in (learner.forward_line, *trial.cache_lines):
         _LOG.info(line)
     if restore is not None:
@@ -218,10 +221,13 @@ def _run(config: TrialConfig, out: Path, resume: bool) -> int:
     return OK
 
 
+_CHANGES_NUMBERS = ("runtime.seed", "runtime.precision", "runtime.compile")
+
+
 def _refuse_another(state: Path, saved: TrialConfig, config: TrialConfig) -> None:
     """Refuse to go on with another configuration; where and how it runs may differ."""
     for key in dotted_keys():
-        learns_the_same = key.startswith("runtime.") and key not in ("runtime.seed", "runtime.precision")
+        learns_the_same = key.startswith("runtime.") and key not in _CHANGES_NUMBERS
         if not learns_the_same and attrgetter(key)(saved) != attrgetter(key)(config):
             raise DataError(f"{state}: was saved with another {key}; resume with the same YAML and --set")
 

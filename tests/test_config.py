@@ -101,6 +101,13 @@ def test_assignments():
         parse_assignments(["a.b"])
 
 
+def test_a_policys_folder_may_stand_in_the_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    tree = {"data": {"train": [{"root": "/x"}]}}
+    for given, taken in (("~/policy", "/home/anna/policy"), ("lerobot/smolvla_base", "lerobot/smolvla_base")):
+        assert TrialConfig.from_dict(tree | {"policy": {"pretrained": given}}).policy.pretrained == taken
+
+
 def test_set_dotted_copies():
     before = {"a": {"b": 1}}
     assert set_dotted(before, {"a.c": 2, "d.e": 3}) == {"a": {"b": 1, "c": 2}, "d": {"e": 3}}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from smolvla_core.critical import critical_frames
-from smolvla_core.errors import ConfigError
+from smolvla_core.errors import ConfigError, InfeasibleError
 from smolvla_core.evaluate import evaluate, evaluation_set
 from smolvla_core.forward import Answer
 from smolvla_core.schedule import learning_rate
@@ -61,6 +61,36 @@ def test_repeated_evaluation_is_the_same_and_leaves_no_trace(trial_config):
     assert score(trial) == first
     assert torch.equal(torch.get_rng_state(), state)
     assert trial.learner.policy.training
+
+
+def with_room_for(trial, frames):
+    """Make the policy run out of memory above so many frames of a pass; returns the counts it tried."""
+    tried, real = [], trial.learner.forward
+
+    class Limited:
+        def answer(self, inputs, noise, *rest):
+            tried.append(len(noise))
+            if len(noise) > frames:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore words.")
+            return real.answer(inputs, noise, *rest)
+
+    trial.learner.forward = Limited()
+    return tried
+
+
+def test_frames_that_do_not_fit_together_are_scored_in_halves_to_the_same_numbers(generic_root, cache_dir):
+    config = tiny_trial(generic_root, cache_dir, eval__batch_size=8)
+    roomy, tight, none = (prepare(config) for _ in range(3))
+    tried = with_room_for(tight, 1)
+    assert score(tight) == pytest.approx(score(roomy), rel=1e-5)
+    assert tried[:3] == [4, 2, 1]
+    assert set(tried[2:]) == {1}
+    with_room_for(none, 0)
+    with pytest.raises(
+        InfeasibleError, match=r"not even one frame with 2 draws fits \(CUDA out of memory\. .*GiB\.\)$"
+    ):
+        score(none)
+    assert none.learner.policy.training
 
 
 def test_perfect_actions_score_zero(trial_config):

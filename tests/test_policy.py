@@ -139,6 +139,18 @@ def test_weights_that_are_missing_are_refused(eggs_root, lookalike, cache_dir, t
         prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, **values))
 
 
+def test_a_policy_that_was_compiled_is_trained_as_any_other(eggs_root, lookalike, cache_dir, tmp_path):
+    shutil.copytree(lookalike, tmp_path / "policy")
+    file = tmp_path / "policy" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"compile_model": True}))
+    before = torch.get_float32_matmul_precision()
+    values = {"policy__pretrained": str(tmp_path / "policy"), "state__preset": "top32"}
+    cameras = {"camera1": "observation.images.rgb.head"}
+    trial = prepare(tiny_trial(eggs_root, cache_dir, eval__horizon_s=0.3, data__cameras=cameras, **values))
+    assert torch.get_float32_matmul_precision() == before
+    assert trial.learner.policy.model.forward.__func__ is type(trial.learner.policy.model).forward
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -100,6 +100,8 @@ def test_command_line(generic_root, cache_dir, tmp_path, capsys):
     same = [str(file), "--set", "optim.samples=12", "--out", str(out), "--resume"]
     assert main([*same, "--set", "runtime.seed=1"]) == 2
     assert "was saved with another runtime.seed; resume with the same YAML" in capsys.readouterr().err
+    assert main([*same, "--set", "runtime.compile=true"]) == 2
+    assert "was saved with another runtime.compile; resume with the same YAML" in capsys.readouterr().err
     assert main([*same, "--set", "runtime.threads=1", "--set", "runtime.log_every_samples=2"]) == 0  # another machine
 
 

@@ -4,13 +4,14 @@ It is decided once, before the first trial, and becomes part of the study's spec
 is resumed on another disk, or run again from its YAML, draws from the same frames.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from smolvla_core.config_values import set_dotted
 from tune.spec import SearchSpec
 
 if TYPE_CHECKING:
+    from smolvla_core.cache.plan import CachePlan
     from tune.preflight import Facts
 
 KEY = "data.frames"
@@ -22,6 +23,15 @@ def fitted(spec: SearchSpec, facts: "Facts") -> SearchSpec:
         return spec
     values = spec.to_dict()
     return SearchSpec.from_dict({**values, "trial": set_dotted(values["trial"], {KEY: facts.cache.fit})})
+
+
+def largest(caches: Iterable["CachePlan | None"]) -> "CachePlan | None":
+    """The plan of the configuration that needs most of the cache; None where it is off for all of them.
+
+    All draw the same frames, and what is kept of each differs; frames give way to embeddings.
+    """
+    kept = [cache for cache in caches if cache]
+    return max(kept, key=lambda cache: (cache.kind == "embeddings", cache.bytes), default=None)
 
 
 def with_stored(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

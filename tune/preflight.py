@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smolvla_core.config import dotted_keys
+from smolvla_core.config import TrialConfig, dotted_keys
 from smolvla_core.errors import ConfigError, UserError
 from tune.closed_loop_checks import refuse_environment, refuse_unsuited
+from tune.fitted_frames import largest
 from tune.source import Path_, Source, SpecError
 from tune.space import make_space, to_trial_config, warm_starts
 from tune.spec import SearchSpec
@@ -58,7 +59,10 @@ def preflight(spec: SearchSpec, source: Source | None = None) -> Facts:
             refuse_environment(spec.closed_loop)
         check_data(spec)
         # importing torch and lerobot takes seconds; a wrong path is answered before
+        import torch
+
         from smolvla_core.cache.plan import plan_cache
+        from smolvla_core.compiled import refuse_without_compiler
         from smolvla_core.data.dataset import fingerprint
         from smolvla_core.evaluate import describe_objective
         from smolvla_core.trial import resolve
@@ -66,21 +70,25 @@ def preflight(spec: SearchSpec, source: Source | None = None) -> Facts:
         points = (*warm_starts(spec).values(), *make_space(spec).cover())
         first, *others = [to_trial_config(spec, point) for point in points]
         with _silent_libraries():
+            if first.runtime.compile and _trains_on_cpu(spec, first):
+                refuse_without_compiler(torch.device("cpu"))
             inputs = resolve(first)
             _read_pictures(inputs)
             caches = [plan_cache(first, inputs), *(plan_cache(config, resolve(config)) for config in others)]
-            # all trials draw the same frames, and what is kept of each differs; frames give way to embeddings
-            kept = [cache for cache in caches if cache]
-            largest = max(kept, key=lambda cache: (cache.kind == "embeddings", cache.bytes), default=None)
             objective = describe_objective(first)
             if spec.closed_loop is not None:
                 refuse_unsuited(spec.closed_loop, inputs.interface, [first, *others])
             if spec.finalists is not None:
                 _refuse_too_few(objective["test_episodes"])
                 resolve(first.with_values({"eval.test": True}))
-            return Facts(fingerprint(first.data), objective, largest)
+            return Facts(fingerprint(first.data), objective, largest(caches))
     except UserError as error:
         raise (_located(error, source) if source else error) from None
+
+
+def _trains_on_cpu(spec: SearchSpec, config: TrialConfig) -> bool:
+    """Whether trials are certain to; where they have a GPU, their machine finds out, not this one."""
+    return config.runtime.device == "cpu" or not (spec.resources.auto or spec.resources.gpus)
 
 
 def _refuse_too_few(test_episodes: int | float | str) -> None:

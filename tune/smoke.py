@@ -120,6 +120,7 @@ def smoke_spec(spec: SearchSpec) -> SearchSpec:
         "eval.frames": 4,
         "eval.draws": 1,
         "runtime.device": "cpu",
+        "runtime.compile": False,
     }
     search, points = _with_short_warmup(spec, points, largest)
     storage = Path("runs" if spec.is_remote else spec.storage) / "smoke"

@@ -4,9 +4,11 @@
 
 Theirs is ``lerobot.scripts.lerobot_train.update_policy`` with lerobot's dataset, dataloader,
 processors and optimizer; ours is ``smolvla_core``'s learner and data: without the feature cache, with
-an empty one that the steps fill, and with the one that they have filled. Every step takes other frames
-from video files; decoding, tokenising, the cache's reading and writing and the optimizer's step are in
-the time. Samples, noise and times are one stream's, so that losses and gradients can be compared.
+an empty one that the steps fill, with the one that they have filled, and then by ``torch.compile``
+(``runtime.compile``). Every step takes other frames from video files; decoding, tokenising, the cache's
+reading and writing and the optimizer's step are in the time; compiling is in the first step, which is
+told apart. Samples, noise and times are one stream's, so that losses and gradients can be compared. All
+sides compute in fp32, but for two that are run on a GPU.
 """
 
 import argparse
@@ -28,6 +30,9 @@ SIDES = {
     "cold": "ours, filling an empty cache",
     "embeddings": "ours, from the filled cache, of image embeddings alone",
     "warm": "ours, from the filled cache, with what the VLM makes of a frame",
+    "compiled": "the same, compiled",
+    "bf16": "ours, from a filled cache, in bf16",
+    "bf16_compiled": "the same, compiled",
 }
 
 
@@ -39,25 +44,37 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one for warming up")
     parser.add_argument("--workers", type=int, default=0, help="of lerobot's dataloader (its default: 4)")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="folder of data and policy")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="which to run anew")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, help="beside lerobot's (default: all; bf16 on a GPU)")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--fill", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     options.work = options.work.absolute()
     if options.side:
         _run_side(options)
         return 0
+    import torch
+
     from tests.benchmarks.world import write_dataset, write_policy
 
     write_dataset(options.work / "dataset")
     write_policy(options.work / options.arch, options.arch)
-    for side in (side for side in SIDES if side in options.sides):  # the cache is filled before it is read
+    on_gpu = torch.cuda.is_available()
+    asked = options.sides or [side for side in SIDES if on_gpu or not _in_bf16(side)]
+    sides = [side for side in SIDES if side in ("lerobot", *asked)]
+    for side in sides:
         if side == "cold":
             shutil.rmtree(options.work / "cache", ignore_errors=True)
         command = [sys.executable, "-m", "tests.benchmarks.step", *sys.argv[1:], "--side", side]
+        if side not in ("lerobot", "ours", "cold"):  # by a process of its own, so that memory is the step's
+            subprocess.run([*command, "--fill"], check=True, stdout=subprocess.DEVNULL)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    _print_comparison(options)
+    _print_comparison(options, sides)
     return 0
+
+
+def _in_bf16(side: str) -> bool:
+    return side.startswith("bf16")
 
 
 def _run_side(options: argparse.Namespace) -> None:
@@ -75,7 +92,8 @@ def _run_side(options: argparse.Namespace) -> None:
             "optim": {"batch_size": options.batch},
             "eval": {"frames": 1},
             "runtime": {
-                "precision": "fp32",
+                "precision": "bf16" if _in_bf16(options.side) else "fp32",
+                "compile": options.side.endswith("compiled"),
                 "cache": _cache_folder(options),
                 "prefixes": "off" if options.side == "embeddings" else "auto",
             },
@@ -89,6 +107,9 @@ def _run_side(options: argparse.Namespace) -> None:
     stream = SampleStream(Curriculum.none(whole), seed=0)
     count = options.steps + 1
     assert count * options.batch <= len(whole), "the dataset is too small for so many distinct frames"
+    if options.fill:
+        _fill(config, stream, count, options.batch)
+        return
     step, optimizer = (_lerobot if options.side == "lerobot" else _ours)(options, config, inputs, stream)
 
     gradients: dict[str, Any] = {}
@@ -100,7 +121,9 @@ def _run_side(options: argparse.Namespace) -> None:
 
     # the first step warms up, and its gradients are compared; they are gone before memory is measured
     hook = optimizer.register_step_pre_hook(keep)
+    started = time.perf_counter()
     losses, wall, cpu = [step(0)], [], []
+    first_s = time.perf_counter() - started
     hook.remove()
     torch.save(gradients, options.work / f"gradients-{options.side}.pt")
     gradients.clear()
@@ -112,7 +135,7 @@ def _run_side(options: argparse.Namespace) -> None:
         losses.append(step(index))
         wall.append(time.perf_counter() - started)
         cpu.append(time.process_time() - used)
-    result: dict[str, Any] = {"losses": losses, "wall": wall, "cpu": cpu}
+    result: dict[str, Any] = {"losses": losses, "wall": wall, "cpu": cpu, "first_s": first_s}
     result |= {"loaded": step.loaded, "peak": _memory("VmHWM"), "frames": len(rows)}
     result |= {kind: _taken(options.work / "cache", kind) for kind in ("embeddings", "prefixes")}
     result |= _checkpoint(step, options.work / f"checkpoint-{options.side}")
@@ -221,6 +244,15 @@ def _draw_from_stream(policy: Any, stream: Any, first: int) -> None:
     policy.model.sample_noise, policy.model.sample_time = noise, times
 
 
+def _fill(config: Any, stream: Any, count: int, batch: int) -> None:
+    """Draw all batches once, so that the cache has what they need."""
+    from smolvla_core.trial import prepare
+
+    trial = prepare(config)
+    for index in range(count):
+        trial.maker.training(stream, index * batch, batch)
+
+
 def _ours(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) -> tuple[_Step, Any]:
     from smolvla_core.checkpoint import save_state
     from smolvla_core.trial import prepare
@@ -236,7 +268,7 @@ def _ours(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) ->
 
 
 def _cache_folder(options: argparse.Namespace) -> str:
-    return str(options.work / "cache") if options.side in ("cold", "embeddings", "warm") else "off"
+    return "off" if options.side in ("lerobot", "ours") else str(options.work / "cache")
 
 
 def _memory(name: str) -> int:
@@ -258,10 +290,10 @@ def _forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _print_comparison(options: argparse.Namespace) -> None:
+def _print_comparison(options: argparse.Namespace, sides: list[str]) -> None:
     import torch
 
-    results = {side: json.loads((options.work / f"result-{side}.json").read_text()) for side in SIDES}
+    results = {side: json.loads((options.work / f"result-{side}.json").read_text()) for side in sides}
     reference = results["lerobot"]
     expected = torch.load(options.work / "gradients-lerobot.pt")
     print(f"{options.arch}, batch {options.batch}, {options.steps} timed steps, {reference['machine']}")
@@ -272,6 +304,8 @@ def _print_comparison(options: argparse.Namespace) -> None:
         print(
             f"  samples/s         best step {max(samples):.3f}, mean {len(samples) / sum(1 / s for s in samples):.3f}"
         )
+        if side.endswith("compiled"):
+            print(f"  first step        {result['first_s']:.0f} s, compiling")
         print(f"  CPU seconds/step  best step {min(result['cpu']):.2f}")
         print(f"  times as fast     {ratios[0]:.2f} (best steps), {ratios[1]:.2f} (CPU seconds)")
         peak, loaded = result["peak"] / 1e9, result["loaded"] / 1e9
@@ -287,7 +321,8 @@ def _print_comparison(options: argparse.Namespace) -> None:
             worst = max(((found[n] - expected[n]).norm() / expected[n].norm()).item() for n in expected)
             losses = max(abs(a - b) / a for a, b in zip(reference["losses"], result["losses"], strict=True))
             print(f"  largest difference, relative: loss of a step {losses:.1e}, gradient of a parameter {worst:.1e}")
-    _print_payback(options, results)
+    if {"ours", "cold", "warm"} <= set(sides):
+        _print_payback(options, results)
 
 
 def _print_payback(options: argparse.Namespace, results: dict[str, Any]) -> None:
