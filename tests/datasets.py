@@ -123,7 +123,7 @@ def write_legacy(root: Path, *, episodes: int = 4, frames: int = 20) -> Path:
         pq.write_table(pa.table(columns, schema=schema), file)
         video_file = root / "videos" / "chunk-000" / "observation.images.top" / f"episode_{episode:06d}.mp4"
         video_file.parent.mkdir(parents=True, exist_ok=True)
-        _write_grey_video(video_file, [10 * t + episode for t in range(frames)])
+        write_grey_video(video_file, [10 * t + episode for t in range(frames)])
         summary = {
             key: {"min": [-5.0] * 3, "max": [5.0] * 3, "mean": [0.0] * 3, "std": [1.0] * 3, "count": [frames]}
             for key in ("observation.state", "action")
@@ -133,7 +133,7 @@ def write_legacy(root: Path, *, episodes: int = 4, frames: int = 20) -> Path:
     return root
 
 
-def _write_grey_video(file: Path, greys: list[int]) -> None:
+def write_grey_video(file: Path, greys: list[int]) -> None:
     with av.open(str(file), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "0", "g": "2"})
         stream.width = stream.height = 32

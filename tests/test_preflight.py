@@ -289,7 +289,7 @@ BROKEN_DATA = {
     "a v2.1 dataset that is damaged": (
         {"data": "legacy", "damage": cut("data/*/*.parquet"), "trial": {"policy.chunk_size": 8}, "search": FIXED_CHUNK},
         "train:",
-        "the dataset is incomplete or damaged, fetch it again",
+        "the dataset is incomplete, damaged or numbered with gaps; fetch it anew",
     ),
     "one episode": (
         {"data": "single"},

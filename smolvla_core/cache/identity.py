@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 import xxhash
-from lerobot.utils.import_utils import get_safe_default_video_backend
 from torch import Tensor, nn
 
 from smolvla_core.augment import ColorJitter
 from smolvla_core.data.dataset import Dataset
-from smolvla_core.data.pictures import Camera
+from smolvla_core.data.pictures import Camera, video_decoder
 from smolvla_core.policy import SmolVLAPolicy
 
 # their releases may decode, resize or compute differently
@@ -28,7 +27,7 @@ def frames_identity(dataset: Dataset, camera: Camera) -> dict[str, Any]:
         "dataset": dataset.root.name,
         "data": dataset.digest,
         "camera": camera.key,
-        "decoder": get_safe_default_video_backend() if camera.is_video else "pillow",
+        "decoder": video_decoder() if camera.is_video else "pillow",
         "versions": {"lerobot": version("lerobot")},
     }
 

@@ -282,6 +282,26 @@ def _refuse_missing_videos(dataset: Dataset) -> None:
         for path in sorted({meta.get_video_file_path(e, key) for e in map(int, dataset.recorded)}):
             if not (dataset.root / path).is_file():
                 raise DataError(f"{dataset.root / path}: video of '{key}' is missing; fetch the dataset again")
+        _refuse_short_videos(dataset, key)
+
+
+def _refuse_short_videos(dataset: Dataset, key: str) -> None:
+    """Beyond the end of its own pictures an episode would be given those of the next one in the file."""
+    ends = f"videos/{key}/to_timestamp"
+    if ends not in dataset.meta.episodes.column_names:
+        return
+    starts, ends_at = (
+        np.asarray(dataset.meta.episodes[name], dtype=np.float64)[dataset.recorded]
+        for name in (f"videos/{key}/from_timestamp", ends)
+    )
+    held = np.rint((ends_at - starts) * dataset.fps).astype(np.int64)
+    short = np.flatnonzero(held < dataset.lengths)
+    if len(short):
+        episode = int(short[0])
+        raise DataError(
+            f"{dataset.root}: the video of '{key}' has {held[episode]} pictures for the {dataset.lengths[episode]} "
+            f"frames of episode {dataset.recorded[episode]}; fetch it again, or leave that episode out of the dataset"
+        )
 
 
 def video_offsets(dataset: Dataset, key: str) -> tuple[list[Path], NDArray[np.float64]]:

@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import io
-import json
 import logging
 import os
 import shutil
@@ -13,7 +12,9 @@ from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from smolvla_core.errors import ConfigError, DataError
+from datasets.exceptions import DatasetsError
+
+from smolvla_core.errors import ConfigError, DataError, disk_is_full, first_line
 
 LEGACY_VERSION = "v2.1"
 CURRENT_MAJOR = "v3"
@@ -87,12 +88,14 @@ def _convert(root: Path, staging: Path, target: Path) -> None:
     try:
         with _progress_for_people():
             convert_dataset(repo_id=f"local/{root.name}", root=linked, push_to_hub=False, force_conversion=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, DatasetsError) as error:
         shutil.rmtree(staging, ignore_errors=True)
-        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        if disk_is_full(error):
+            raise
+        cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ else error
         raise DataError(
-            f"data.train: lerobot could not convert {root} from v2.1 ({type(error).__name__}: {reason}); "
-            "the dataset is incomplete or damaged, fetch it again"
+            f"data.train: lerobot could not convert {root} from v2.1 ({type(cause).__name__}: "
+            f"{first_line(cause).rstrip('.')}); the dataset is incomplete, damaged or numbered with gaps; fetch it anew"
         ) from error
     os.replace(linked, target)
     shutil.rmtree(staging)
@@ -103,8 +106,10 @@ def _digest(root: Path) -> str:
     for file in sorted((root / "meta").glob("*")):
         if file.is_file():
             digest.update(file.read_bytes())
-    sizes = {str(f.relative_to(root)): f.stat().st_size for f in sorted((root / "data").rglob("*.parquet"))}
-    digest.update(json.dumps(sizes).encode())
+    files = [*sorted((root / "data").rglob("*.parquet")), *sorted((root / "videos").rglob("*.mp4"))]
+    for file in files:
+        found = file.stat()
+        digest.update(f"{file.relative_to(root)} {found.st_size} {found.st_mtime_ns}".encode())
     return digest.hexdigest()[:12]
 
 

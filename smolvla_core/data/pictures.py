@@ -2,7 +2,8 @@
 
 import re
 from collections import defaultdict
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from lerobot.datasets.video_utils import decode_video_frames
+from lerobot.utils.import_utils import get_safe_default_video_backend
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -19,6 +21,14 @@ from smolvla_core.data.dataset import Dataset, video_offsets
 from smolvla_core.data.inside import inside
 from smolvla_core.data.keys import picture_size
 from smolvla_core.errors import DataError, first_line
+
+_TOGETHER_S = 1.0
+
+
+@cache
+def video_decoder() -> str:
+    """Lerobot's choice: ``torchcodec``, or ``pyav`` where FFmpeg's libraries are missing."""
+    return str(get_safe_default_video_backend())
 
 
 class Camera:
@@ -66,11 +76,12 @@ class Camera:
         for position, row in enumerate(rows):
             places[paths[dataset.episode[row]]].append(position)
         pictures = torch.empty((len(rows), 3, self.height, self.width), dtype=torch.uint8)
-        for path, positions in places.items():
+        decoder = video_decoder()
+        for path, positions in self._decoded_together(places, rows, decoder):
             wanted = rows[positions]
             seconds = (offsets[dataset.episode[wanted]] + dataset.timestamp[wanted]).tolist()
             try:
-                decoded = decode_video_frames(path, seconds, 0.5 / dataset.fps, return_uint8=True)
+                decoded = decode_video_frames(path, seconds, 0.5 / dataset.fps, decoder, return_uint8=True)
             except (RuntimeError, ValueError, OSError, IndexError) as error:
                 row = wanted[0]
                 raise DataError(
@@ -81,6 +92,18 @@ class Camera:
                 return decoded
             pictures[positions] = decoded
         return pictures
+
+    def _decoded_together(
+        self, places: Mapping[Path, list[int]], rows: NDArray[np.int64], decoder: str
+    ) -> Iterator[tuple[Path, list[int]]]:
+        """Files, and the places of the rows that a call decodes: PyAV keeps all pictures from the first to the last."""
+        for path, positions in places.items():
+            if decoder != "pyav":
+                yield path, positions
+                continue
+            apart = np.flatnonzero(np.diff(rows[positions]) > self.dataset.fps * _TOGETHER_S) + 1
+            for run in np.split(np.asarray(positions), apart):
+                yield path, run.tolist()
 
     def _from_parquet(self, rows: NDArray[np.int64]) -> Tensor:
         pictures = []

@@ -22,6 +22,7 @@ from smolvla_core.data.inside import refuse_paths_that_leave
 from smolvla_core.data.keys import ACTION, STATE, TASK_INFO, TIMESTAMP
 from smolvla_core.data.legacy import converted, is_legacy
 from smolvla_core.data.tasks import tasks_of, tasks_of_frames
+from smolvla_core.data.wording import unreadable
 from smolvla_core.errors import DataError, first_line
 
 
@@ -32,8 +33,23 @@ def locate(source: DatasetSource, cache_dir: str | None) -> Path:
         DataError: the folder is missing or holds no dataset.
     """
     if source.root is None:
+        if source.task is not None:
+            raise DataError(
+                f"data.train: {source.repo_id} would be fetched whole, for one task of it; download what task "
+                f"{source.task} needs (hf download --repo-type dataset {source.repo_id} --include … --local-dir "
+                "FOLDER) and give 'root: FOLDER'"
+            )
         return _downloaded(str(source.repo_id))
     root = Path(source.root).expanduser()
+    try:
+        info = _read_info(root)
+    except OSError as error:
+        raise unreadable(root / "meta" / "info.json", error) from None
+    refuse_paths_that_leave(root)
+    return converted(root, info, cache_dir) if is_legacy(info) else root.resolve()
+
+
+def _read_info(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         raise DataError(f"data.train: {root} does not exist; give the folder that holds meta/info.json")
     info_file = root / "meta" / "info.json"
@@ -49,8 +65,7 @@ def locate(source: DatasetSource, cache_dir: str | None) -> Path:
         raise DataError(
             f"{info_file}: 'fps' is {fps!r}; it must be a number above 0, correct it or fetch the file again"
         )
-    refuse_paths_that_leave(root)
-    return converted(root, info, cache_dir) if is_legacy(info) else root.resolve()
+    return dict(info)
 
 
 def _downloaded(repo_id: str) -> Path:

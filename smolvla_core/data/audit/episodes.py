@@ -42,7 +42,8 @@ def check_files(recording: Recording) -> list[Finding]:
     elif other:
         problems.append(f"{episodes(other)}: another length than meta/episodes says")
     if problems:
-        return [Finding("files", "fail", problems[0], "download the rest, or convert it again; training refuses it")]
+        todo = "download the rest, or convert it; training refuses it, unless all of its task (data.train) is here"
+        return [Finding("files", "fail", problems[0], todo)]
     return [Finding("files", "ok", "as many episodes and frames as the metadata promises")]
 
 
