@@ -1,6 +1,6 @@
 # Every target sets the project up first if that is needed.
 #   make demo                 a small search end to end on demonstrations of the egg garden
-#   make garden EPISODES=200  demonstrations of the egg garden, imported: runs/garden-200/lerobot
+#   make garden EPISODES=200  demonstrations of the egg garden, imported: runs/garden-200/lerobot; of instances FIRST=1 on
 #   make test ARGS='-k state' some of the tests; JOBS=4: in so many processes
 #   make test-faults          faults that take minutes to inject
 #   make audit                the code's and the dependencies' security
@@ -13,6 +13,7 @@ READY = .venv/.ready
 RUN = .venv/bin/python
 DEMO = runs/demo_data
 EPISODES = 8
+FIRST = 1
 GARDEN = runs/garden-$(EPISODES)
 HOST = 127.0.0.1
 PORT = 5000
@@ -46,7 +47,7 @@ demo: $(DEMO)/lerobot.done
 
 # Interrupted, it goes on.
 garden: $(READY)
-	$(RUN) -m smolvla_core.garden.record $(GARDEN)/raw --episodes $(EPISODES)
+	$(RUN) -m smolvla_core.garden.record $(GARDEN)/raw --episodes $(EPISODES) --first-instance $(FIRST)
 	$(RUN) -m smolvla_core.data.behavior $(GARDEN)/raw --task 6 --out $(GARDEN)/lerobot
 
 test: $(READY)

@@ -24,7 +24,7 @@ from torch import Tensor
 from smolvla_core.command import OK, answer, refuse_unwritable
 from smolvla_core.config import TrialConfig
 from smolvla_core.data.keys import TASK_INFO
-from smolvla_core.errors import DamagedStateError, DataError, UserError
+from smolvla_core.errors import DamagedStateError, DataError, UserError, first_line
 from smolvla_core.features import feature_to_dict
 from smolvla_core.interface import Interface
 from smolvla_core.learner import Learner
@@ -143,7 +143,7 @@ def export_policy(state_folder: Path, out: Path) -> None:
     interface = Interface.from_dict(document["interface"])
     config = TrialConfig.from_dict(document["config"])
     # exporting needs the weights alone; where they are computed does not matter
-    config = config.with_values({"runtime.device": "cpu"})
+    config = config.with_values({"runtime.device": "cpu", "runtime.compile": False})
     learner = Learner(config, interface, weights=np.ones(1, dtype=np.float32))
     load_state(learner, state_folder)
     learner.swap_ema()
@@ -199,20 +199,28 @@ def relocate(folder: Path) -> None:
     """Point a policy that was moved, and carries its VLM, at its own folder again.
 
     Raises:
-        DataError: the folder is no such policy.
+        DataError: the folder is no such policy, or a damaged one, of which nothing was changed.
     """
     if not (folder / VLM_FOLDER).is_dir():
         raise DataError(f"{folder}: carries no '{VLM_FOLDER}' folder; nothing needs to be relocated")
     home = str(folder.absolute() / VLM_FOLDER)
-    for name in ("config.json", "policy_preprocessor.json"):
-        file = folder / name
-        text = json.loads(file.read_text(encoding="utf-8"))
-        if name == "config.json":
-            text["vlm_model_name"] = home
-        for step in text.get("steps", []):
-            if "tokenizer_name" in step.get("config", {}):
-                step["config"]["tokenizer_name"] = home
-        file.write_text(json.dumps(text, indent=2), encoding="utf-8")
+    config, preprocessor = (_read_json(folder / name) for name in ("config.json", "policy_preprocessor.json"))
+    config["vlm_model_name"] = home
+    for step in preprocessor.get("steps", []):
+        if "tokenizer_name" in step.get("config", {}):
+            step["config"]["tokenizer_name"] = home
+    for name, document in (("config.json", config), ("policy_preprocessor.json", preprocessor)):
+        (folder / name).write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({first_line(error)}); copy the policy again, whole") from None
+    if not isinstance(document, dict):
+        raise DataError(f"{file}: is no JSON object; copy the policy again, whole")
+    return document
 
 
 def _card(document: Mapping[str, Any], config: TrialConfig, interface: Interface) -> dict[str, Any]:

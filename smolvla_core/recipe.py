@@ -206,7 +206,8 @@ PARTS: tuple[Part, ...] = (
 HEADER = """# The recipe, part by part
 
 Every parameter of a training run that the recipe speaks of. Each can be fixed under `trial` of a
-search's YAML. Every number, choice and text can be searched, but for `optim.samples`, `eval`, `runtime` and `data`,
+search's YAML. Every number, choice and text can be searched, but for `optim.samples`, `policy.n_action_steps` (see
+`closed_loop.choose`), `policy.max_state_dim`, `eval`, `runtime` and `data`,
 which all trials of a study share; of `data` the weights (`data.train.1.weight` is that of the second
 dataset) and `data.frame_stride` can be searched. `state.keys` and `state.features` may be written as one
 text with commas, so that a search can choose among several lists. Samples count training frames drawn,

@@ -119,6 +119,24 @@ def test_stock_lerobot_gets_the_same_actions_from_the_raw_observation(eggs_root,
     np.testing.assert_allclose(stock, ours, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["config.json", "policy_preprocessor.json"])
+@pytest.mark.parametrize("text", [None, "{", "[]"], ids=["missing", "cut off", "no object"])
+def test_a_policy_that_was_copied_in_part_is_not_relocated(tmp_path, capsys, name, text):
+    (tmp_path / "vlm").mkdir()
+    whole = '{"vlm_model_name": "/elsewhere"}'
+    files = {"config.json": whole, "policy_preprocessor.json": "{}", name: text}
+    for file, content in files.items():
+        if content is not None:
+            (tmp_path / file).write_text(content)
+    assert main(["relocate", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / name}: " in error
+    assert "copy the policy again, whole" in error
+    assert len(error.splitlines()) == 1
+    if name != "config.json":
+        assert (tmp_path / "config.json").read_text() == whole
+
+
 def test_an_exported_policy_may_be_read_by_whom_the_umask_lets(eggs_root, cache_dir, tmp_path):
     before = os.umask(0o027)
     try:

@@ -41,12 +41,15 @@ def run_episodes(
 ) -> list[Episode]:
     """What comes of each instance, in their order; of those that are kept, what came of them. Others are kept too.
 
+    One that is kept, and is to be filmed now, acts again.
+
     Raises:
         UserError: the environment cannot be made, or does not suit the policy.
         RuntimeError: an environment failed.
     """
     videos = dict(rollout.videos or {})
-    done = dict(kept.episodes) if kept is not None else {}
+    unfilmed = {instance for instance, file in videos.items() if not file.is_file()}
+    done = {number: episode for number, episode in (kept.episodes if kept else {}).items() if number not in unfilmed}
     waiting = deque(instance for instance in instances if instance not in done)
     live: dict[int, Request] = {}
     env = replace(env, pictures=policy.sees or bool(videos))

@@ -107,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.instance < 0:
+        raise UserError(f"--instance {args.instance}: it must be a whole number from 0")
     env = GardenEnv(task=args.task, pictures=args.policy is not None, picture_size=SMALL_PICTURES)
     if args.policy is not None:
         done = policy_actions(env, args.policy, args.instance)

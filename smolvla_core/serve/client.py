@@ -105,9 +105,9 @@ class PolicyClient:
 def _connected(url: str, api_key: str | None, wait_s: float) -> ClientConnection:
     until = time.monotonic() + wait_s
     headers = {"Authorization": f"Api-Key {api_key}"} if api_key else None
-    host = urlsplit(url).hostname
     while True:
         try:
+            host = urlsplit(url).hostname
             return connect(
                 url,
                 compression=None,
@@ -117,7 +117,7 @@ def _connected(url: str, api_key: str | None, wait_s: float) -> ClientConnection
                 ping_timeout=300,
                 proxy=None if host in LOOPBACK else True,
             )
-        except InvalidURI:
+        except (InvalidURI, ValueError):  # of a port, or of brackets
             raise PolicyServerError(f"{url}: is no address of a policy server; give ws://HOST:PORT") from None
         except InvalidStatus as error:
             status = error.response.status_code
