@@ -21,7 +21,7 @@ from tests.fake_env import NAME
 from tests.stub import METRIC, stub_spec
 from tests.test_report_page import Text, make_study
 from tune.attach import main
-from tune.closed_loop import achieved, attach, difference, pooled, read_results
+from tune.closed_loop import achieved, attach, difference, evaluator_name, pooled, read_results
 from tune.closed_loop_checks import refuse_environment, refuse_unsuited
 from tune.closed_loop_runs import let_act, trained_acts
 from tune.closed_loop_spec import ClosedLoop
@@ -314,6 +314,28 @@ def test_finalists_act_once_and_the_baseline_is_what_they_are_measured_against(s
         assert len(lines) == 3
 
 
+def test_what_is_attached_never_takes_the_place_of_the_study_s_own_acting(study, state, tmp_path):
+    pond = ClosedLoop(env=NAME, instances="1-3", picture_size=32, max_seconds=0.4)
+    records, lines = finalists(study, state, ("a",)), []
+    folder = records.folder(0)
+    attach(folder, like(pond, tmp_path / "before", 1.0))  # before the study acts
+    assert not [act for act in trained_acts(pond, records.trials(), "finalist") if act.is_done]
+    all_act(pond, records, NullTracker(), lines.append, Brake(None))
+    own, kept = achieved(folder)
+    assert (own.evaluator, own.is_own) == (evaluator_name(NAME), True)
+    assert (kept.evaluator, [one.eggs_placed for one in kept.rollouts]) == (f"{own.evaluator}_attached", [1.0] * 3)
+    assert attach(folder, like(pond, tmp_path / "after", 0.5))
+    assert achieved(folder)[0].rollouts == own.rollouts
+    assert [one.eggs_placed for one in achieved(folder)[1].rollouts] == [0.5] * 3
+    assert [act for act in trained_acts(pond, records.trials(), "finalist") if act.is_done]
+
+
+def like(closed_loop, out, share):
+    """What ``smolvla_core.evaluate`` writes of the same instances in the same environment."""
+    episodes = [Episode(number, share, share, False, 600, 20.0) for number in closed_loop.numbers]
+    return write_results(out, document(closed_loop.environment, {"policy": "best"}, 0, episodes, summarise(episodes)))
+
+
 def test_one_that_cannot_act_is_a_line_and_the_end_of_time_ends_it(study, state, tmp_path):
     records, lines = finalists(study, state, ("a", "b")), []
 
@@ -329,7 +351,7 @@ def test_one_that_cannot_act_is_a_line_and_the_end_of_time_ends_it(study, state,
     assert len((study / ACTS).read_text().splitlines()) == 2  # the hours that it took are used, whatever came of it
     lines.clear()
     all_act(ClosedLoop(), records, NullTracker(), lines.append, Brake(-1.0), evaluate)
-    assert lines[-1] == "The closed loop was ended (out of time); continue with --resume"
+    assert lines[-1] == "The closed loop was ended (out of time); give more budget.hours and continue with --resume"
     bare = finalists(tmp_path / "other", tmp_path, ("a",))
     lines.clear()
     all_act(ClosedLoop(), bare, NullTracker(), lines.append, Brake(None), evaluate)

@@ -117,7 +117,7 @@ def test_only_trials_at_the_top_act_each_way_once(tmp_path):
         out.mkdir(parents=True, exist_ok=True)
         garden_results(out, [closed_loop.n_action_steps / 10] * 3, 201, closed_loop.n_action_steps)
         document = json.loads((out / "results.json").read_text())
-        document["policy"]["asked_n_action_steps"] = closed_loop.n_action_steps
+        document["policy"] |= {"asked_n_action_steps": closed_loop.n_action_steps, "asked_instruction": None}
         document["env"] = vars(closed_loop.environment)
         (out / "results.json").write_text(json.dumps(document))
 
@@ -158,7 +158,7 @@ def test_what_is_no_longer_asked_for_ranks_nothing_and_is_kept(tmp_path):
         place.mkdir(parents=True)
         file = garden_results(place, [1, 0, 0], 201, steps)
         document = json.loads(file.read_text())
-        document["policy"]["asked_n_action_steps"] = steps
+        document["policy"] |= {"asked_n_action_steps": steps, "asked_instruction": None}
         document["env"] = vars(ClosedLoop().environment)
         file.write_text(json.dumps(document))
 
@@ -222,6 +222,7 @@ def test_the_finalist_that_places_most_wins_whatever_its_error(tmp_path, acts):
     # one that has not acted leaves the decision to the test episodes
     late = compared(spec, searched(), [*base, *wins, *seeds_of("trial 3", acts, [1, 1, 1], None, error=0.9)])
     assert (late["winner"], late["acting"]) == ("seed_baseline", None)
+    assert late["verdict"].endswith("have acted on the same instances, so that test errors decide.")
     without = stub_spec(tmp_path, warm_start=WARM, finalists={"k": 1, "seeds": 2})
     assert compared(without, searched(), [*base, *wins, *best])["winner"] == "seed_baseline"
 

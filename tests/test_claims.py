@@ -6,15 +6,18 @@ from dataclasses import replace
 import pytest
 from mlflow.tracking import MlflowClient
 
+from smolvla_core.cache.plan import CachePlan
 from tests.fake_env import NAME
+from tests.spec_yaml import written
 from tests.stub import METRIC, stub_spec, stub_trainable
 from tests.test_attach import garden_results
 from tune.claim_verdicts import CHANGES, CLAIMS, evaluated, table_lines, variants, verdict
-from tune.claims import Trainings, _resumed, main
+from tune.claims import Trainings, _new, _parse, _resumed, main
 from tune.closed_loop import Achieved, read_results
 from tune.closed_loop_spec import ClosedLoop
 from tune.effects import Effect
 from tune.intervals import Interval
+from tune.preflight import Facts
 from tune.ray_session import Brake
 from tune.records import Outcome, Records, Result, TrialRecord
 from tune.run_folder import write_specification
@@ -137,19 +140,28 @@ def test_a_resume_refuses_what_it_would_not_heed(tmp_path, capsys, ignored):
         assert "only budget, resources, max_concurrent may be set" in capsys.readouterr().err
 
 
+def test_the_trainings_draw_from_the_frames_that_a_search_s_would(tmp_path, monkeypatch, capsys):
+    plan = CachePlan("/cache", "embeddings", 10_000, 400_000, 10**9, 1234)
+    monkeypatch.setattr("tune.claims._checked", lambda trainings: Facts({}, {}, plan))
+    trainings = _new(_parse([str(written(tmp_path, {38: f"storage: {tmp_path}"})), "--dry-run"]))
+    assert trainings.spec.trial["data"]["frames"] == 1234
+    assert "all trials draw from the same 1,234 training frames" in capsys.readouterr().out
+
+
 def test_a_resume_has_the_same_data_and_its_password_again(tmp_path, monkeypatch, capsys):
     uri = "postgresql://ada:secret@host/mlflow"
     data = {"root": "/data/eggs", "digest": "a", "frames": 1000}
     write_specification(tmp_path, stub_spec(tmp_path, tracking={"uri": uri}), "study: stub", data)
     (tmp_path / "claims_plan.json").write_text(json.dumps({"seeds": 1, "points": 2}))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("tune.claims._checked", lambda trainings: data)
+    monkeypatch.setattr("tune.claims._checked", lambda trainings: Facts(data, {}))
     assert main(["--resume", str(tmp_path), "--dry-run"]) == 2
     assert "postgresql://***@host/mlflow) is not kept in" in capsys.readouterr().err
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert main(["--resume", str(tmp_path), "--dry-run"]) == 0
     assert _resumed(tmp_path, ["budget.hours=2"]).spec.tracking.uri == uri
-    monkeypatch.setattr("tune.claims._checked", lambda trainings: data | {"digest": "b", "frames": 999})
+    changed = data | {"digest": "b", "frames": 999}
+    monkeypatch.setattr("tune.claims._checked", lambda trainings: Facts(changed, {}))
     assert main(["--resume", str(tmp_path)]) == 2
     assert "/data/eggs has changed since" in capsys.readouterr().err
 
@@ -168,7 +180,8 @@ def test_the_claims_are_judged_by_trainings_that_go_on_where_they_were_left(tmp_
     assert late.run(resume=True)[1] is False  # the hours count, those of earlier sessions too
     assert sum("started" in line for line in lines) == 5
     assert lines[-1].startswith("Ended early: ")
-    rows, whole = replace(_resumed(tmp_path / "run"), **taken).run(resume=True)
+    assert _resumed(tmp_path / "run").spec.budget.hours == 1.0e-9  # until another is given
+    rows, whole = replace(_resumed(tmp_path / "run", ["budget.hours=1"]), **taken).run(resume=True)
     assert whole
     assert sum("started" in line for line in lines) == 10  # five variants, two seeds, each once
     assert len(rows) == 4 * len(CLAIMS)

@@ -9,11 +9,22 @@ from mlflow.tracking import MlflowClient
 
 from tests.stub import BEST, METRIC, SAMPLES, score, stub_spec
 from tests.test_study import driver, run, story, wait_for_reports
-from tune.finalists import SHARED, compared, contenders, finalist_lines, kept_seconds, planned_runs, wanted_runs
+from tune.closed_loop_spec import ClosedLoop
+from tune.finalists import (
+    SHARED,
+    compared,
+    contenders,
+    finalist_lines,
+    kept_from_search,
+    kept_seconds,
+    planned_runs,
+    wanted_runs,
+)
 from tune.fixed_runs import run_config
 from tune.ray_session import OUT_OF_TIME, TIME_IS_KEPT, Brake
 from tune.records import FINALISTS, Outcome, Records, Result, TrialRecord
 from tune.report import closing_lines
+from tune.report.finalists import finalists_outcome
 
 TEST = METRIC.replace("val/", "test/")
 TWO = {"finalists": {"k": 2, "seeds": 2}}
@@ -136,6 +147,7 @@ def test_a_gain_within_noise_is_said_to_be(tmp_path):
 def test_the_exported_training_is_the_median_by_validation_and_not_by_test(tmp_path):
     spec = spec_of(tmp_path, seeds=3)
     runs = [finalist(seed - 1, "seed_baseline", seed, HARD) for seed in (1, 2, 3)]
+    runs.append(finalist(9, "quick_wins", 1, HARD, "failed"))
     for seed, (val, factor) in enumerate([(0.9, 0.1), (0.2, 0.5), (0.5, 0.4)], 1):
         runs.append(finalist(2 + seed, "trial 3", seed, [factor * error for error in HARD], val=val))
     found = compared(spec, SEARCHED, runs)
@@ -158,13 +170,23 @@ def test_what_was_cut_or_failed_is_told_and_only_common_seeds_count(tmp_path):
     assert compared(stub_spec(tmp_path), SEARCHED, whole) is None
 
 
+def test_none_is_the_best_while_one_has_yet_to_be_trained(tmp_path):
+    found = compared(spec_of(tmp_path), SEARCHED, records_of(times(1.0), [], []))
+    assert [row["name"] for row in found["contenders"]] == ["seed_baseline"]
+    assert (found["winner"], found["policy"]) == (None, None)
+    assert found["verdict"] == "quick_wins and trial 3 have yet to be trained: none is the best."
+    assert finalists_outcome(found, "seed_baseline") is None
+    ran_out = [finalist(8, "quick_wins", 1, HARD, "failed"), finalist(9, "trial 3", 1, HARD, "failed")]
+    over = compared(spec_of(tmp_path), SEARCHED, [*records_of(times(1.0), [], []), *ran_out])
+    assert over["winner"] == "seed_baseline"
+
+
 def test_a_training_in_another_configuration_does_not_count_for_a_contender(tmp_path):
     spec = spec_of(tmp_path)
     others = records_of(times(1.0), times(0.95), [])
     before = [finalist(4 + seed, "trial 3", seed, [0.1] * 4, **{"policy.n_action_steps": 5}) for seed in (1, 2)]
     found = compared(spec, SEARCHED, [*others, *before])
     assert [row["name"] for row in found["contenders"]] == ["seed_baseline", "quick_wins"]
-    assert found["winner"] == "quick_wins"
     assert found["missing"] == "2 of 6 trainings were cut: the study ended before them"
     now = [finalist(6 + seed, "trial 3", seed, [9.0] * 4) for seed in (1, 2)]
     assert compared(spec, SEARCHED, [*now, *others, *before])["contenders"][-1]["test"]["mean"] == 9.0
@@ -199,6 +221,12 @@ def test_the_time_that_is_kept_is_that_of_the_runs_at_the_pace_of_the_furthest_t
     slow = spec_of(tmp_path, k=1, seeds=9, budget={"trials": 9, "hours": 0.5})
     assert kept_seconds(slow, tmp_path / "run", 1) == 0.5 * 0.5 * 3600  # the search has the other half
     assert kept_seconds(stub_spec(tmp_path, budget={"trials": 9, "hours": 1}), tmp_path / "run", 1) == 0
+    # a tenth of the hours more, where trials act before
+    acts = {"env": "garden", "instances": "1-9", "choose": {"instances": "11-14"}}
+    assert kept_from_search(slow, tmp_path / "run", 1) == 0.5 * 0.5 * 3600
+    assert kept_from_search(slow.model_copy(update={"closed_loop": ClosedLoop(**acts)}), tmp_path / "run", 1) == (
+        0.6 * 0.5 * 3600
+    )
 
 
 def test_the_pause_between_two_sessions_is_no_pace_and_what_was_trained_before_is_not_done(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +112,32 @@ def test_records_that_are_there_are_not_copied_again(study, monkeypatch):
         with Mirror(study, remote) as copies:
             copies.push()
     assert copied.count("trials/000/params.json") == 1
+
+
+def test_a_driver_that_copies_for_long_is_heard_of_all_the_while(study, monkeypatch):
+    beats, heard, send, write = [], [], Folder._send, Folder.write
+
+    def slow(self, name, file):
+        before, deadline = len(beats), time.monotonic() + 30
+        while len(beats) < before + 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        heard.append(len(beats) - before)
+        send(self, name, file)
+
+    monkeypatch.setattr(mirror, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(Folder, "_send", slow)
+    monkeypatch.setattr(Folder, "write", lambda self, name, data: (beats.append(name), write(self, name, data)))
+    with Mirror(study, in_bucket(study.name)):
+        (study / "summary.json").write_text("{}")  # for the last copy at the latest
+    assert heard
+    assert min(heard) >= 3
+
+
+def test_a_driver_that_was_taken_for_dead_leaves_the_next_one_s_sign_of_life(study):
+    remote = in_bucket(study.name)
+    with Mirror(study, remote):
+        remote.write("driver.json", json.dumps({driver.HOST: "elsewhere", driver.PID: "7"}).encode())
+    assert json.loads(remote.read("driver.json"))[driver.HOST] == "elsewhere"
 
 
 def test_a_storage_that_is_away_for_a_while_loses_nothing(study, monkeypatch, caplog):

@@ -11,6 +11,7 @@ from smolvla_core.errors import ConfigError
 from tests.core_fixtures import tiny_trial
 from tests.test_probe import make
 from tune.capacity import concurrency
+from tune.gpus import hide_those_not_given, in_use, least_free
 from tune.packing import Machine, idle, left_idle, machines, pack, packed_line, resources_of, while_measuring
 from tune.probe import Measured
 from tune.spec import Resources, SearchSpec, SpecError
@@ -113,6 +114,39 @@ def test_nothing_is_placed_on_gpus_that_are_left_idle(tmp_path):
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def test_a_gpu_s_memory_is_asked_for_by_the_number_that_a_process_sees(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in *memory.used*--id=1) echo 30000;; *memory.used*) echo 10;; *) echo 7; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert least_free() == 7 * 2**20
+    for seen, used in (("1,0", 30_000), ("0", 10), (None, 10), ("", 0)):
+        if seen is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+        assert in_use() == used * 2**20
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert (least_free(), in_use()) == (None, 0.0)
+
+
+def test_a_trial_without_a_gpu_of_its_own_sees_none_of_the_machine_s():
+    ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+
+    def seen() -> str:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # as Ray leaves it
+        hide_those_not_given()
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    try:
+        asked = [ray.remote(num_cpus=0, num_gpus=share)(seen).remote() for share in (0, 0.5)]
+        assert ray.get(asked) == ["", "0"]
+    finally:
+        ray.shutdown()
 
 
 def test_auto_is_in_place_of_numbers_and_survives_being_written():

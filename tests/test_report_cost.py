@@ -34,6 +34,13 @@ def test_gpu_hours_are_of_all_trials_and_what_was_saved_is_at_their_own_speed():
     assert cost.saved_share == pytest.approx(800 / 1800)
 
 
+def test_each_session_counts_what_it_gave():
+    trials = [trial(0, 0, {3600: 300, 7200 + 3600: 900}, ("complete", 7200 + 3600))]
+    sessions = [Session(0, {}, {"cpus": 2.0, "gpus": 0.5}), Session(7200, {}, {"cpus": 4.0, "gpus": 1.0})]
+    cost = cost_of(trials, sessions, BUDGET, Resources(gpus=1, cpus=4))
+    assert (cost.trial_hours, cost.gpu_hours, cost.cpu_hours) == pytest.approx((2, 0.5 + 1, 2 + 4))
+
+
 def test_nothing_ended_means_nothing_is_said_of_what_was_saved():
     cost = cost_of([trial(0, 0, {10: 100}, None)], [Session(0, {})], BUDGET, Resources())
     assert cost.saved_share is None

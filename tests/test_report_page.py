@@ -137,6 +137,12 @@ def test_rungs_trials_cost_and_failures_are_counted(tmp_path):
     assert "GPU-hours" in page.sections["cost"]
 
 
+def test_a_trial_that_failed_late_is_not_among_the_best(tmp_path):
+    make_study(tmp_path / "run", [[1.0, 0.9, 0.8], [0.5, 0.4], [0.9]], {1: "out of memory"})
+    refresh_results(tmp_path / "run", "complete")
+    assert [row[0] for row in read(tmp_path / "run").tables["trials"][1:]] == ["0seed_baseline", "2", "1"]
+
+
 def test_what_was_measured_and_what_ran_is_told(tmp_path):
     make_study(tmp_path / "run", VALUES)
     refresh_results(tmp_path / "run", "complete")

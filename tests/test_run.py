@@ -89,7 +89,9 @@ def test_set_counts_on_a_resume_without_the_yaml(tmp_path, capsys):
     write_specification(folder, stub_spec(tmp_path), "study: stub\n")
     for number in range(2):
         Records(folder).start_trial(number, None, {}, {})
-    for change, words in {"budget.trials=1": "fewer than the 2 that", "seed=5": "seed differs from what"}.items():
+    fewer = "fewer than the 2 that"
+    mistakes = {"budget.trials=1": fewer, "budget={trials: 1}": fewer, "seed=5": "seed differs from what"}
+    for change, words in mistakes.items():
         assert main(["--resume", str(folder), "--set", change]) == 2
         assert words in capsys.readouterr().err
 

@@ -84,12 +84,29 @@ MISTAKES = {
         10,
         "search.weighting.alpha: weighting.alpha: got -1.0; input should be greater than or equal to 0",
     ),
+    "searched actions of a chunk": (
+        {10: "  policy.n_action_steps: {type: int, low: 10, high: 30}"},
+        10,
+        "search.policy.n_action_steps: cannot be searched: only acting sees what it does; list values in "
+        "closed_loop.choose.n_action_steps, or set it under 'trial'",
+    ),
+    "searched zeros": (
+        {10: "  policy.max_state_dim: {type: categorical, choices: [32, 64]}"},
+        10,
+        "search.policy.max_state_dim: cannot be searched: columns beyond the state's are fed zeros",
+    ),
+    "weights of 1 in another place": (
+        {8: "  weighting: {scheme: uniform}", 10: "  weighting.per_step: {type: categorical, choices: [true, false]}"},
+        10,
+        "search.weighting.per_step: acts only where weighting.scheme is temporal or segment or annotation, and it is "
+        "uniform",
+    ),
     "a corner at odds": (
-        {16: "    step: 10\n  policy.n_action_steps: {type: int, low: 10, high: 50}", 24: None}
+        {16: "    step: 10\n  optim.micro_batch: {type: int, low: 4, high: 32}", 24: None}
         | {n: None for n in range(25, 31)},
         17,
-        "search.policy.n_action_steps: policy.n_action_steps is 50; it cannot exceed policy.chunk_size (30) (with "
-        "policy.n_action_steps=50, policy.chunk_size=30); narrow its values, or give it a 'when'",
+        "search.optim.micro_batch: optim.micro_batch is 32; it cannot exceed optim.batch_size (8) (with "
+        "optim.micro_batch=32, optim.batch_size=8); narrow its values, or give it a 'when'",
     ),
     "a final rate above the peak": (
         {21: "    high: 1.0e-3"},
@@ -266,7 +283,7 @@ def test_a_mistake_is_one_line_with_its_place(tmp_path, name):
         {23: "    when: {optim.schedule: [cosine], policy.train_expert_only: true}"},
         {23: "    when: {optim.schedule: cosine, policy.chunk_size: 40}"},
         {6: "    samples: 800", 34: "  grace_samples: 32"},
-        {16: "    step: 10\n  policy.n_action_steps: {type: int, low: 10, high: 30}", 24: None}
+        {16: "    step: 10\n  optim.micro_batch: {type: int, low: 1, high: 8}", 24: None}
         | {n: None for n in range(25, 31)},
         {11: "  optim.batch_size: {type: float, low: 8, high: 32, step: 8}"},
         {10: "  optim.micro_batch: {type: categorical, choices: [null, 4]}", 25: None, 27: None},

@@ -378,6 +378,31 @@ def test_a_process_id_that_was_given_away_or_another_host_is_told_apart(tmp_path
     assert driver.is_alive(mine | {driver.HOST: "elsewhere"}) is None
 
 
+def test_the_lock_of_another_driver_in_a_folder_of_that_name_says_nothing_of_one_elsewhere(tmp_path):
+    driver.hold(tmp_path)
+    mine, elsewhere = driver.identity(tmp_path), {driver.HOST: "elsewhere", driver.PID: "7"}
+    assert driver.is_alive(mine) is True
+    driver.release(tmp_path)
+    assert driver.is_alive(mine) is False
+    assert driver.is_alive(mine | elsewhere) is None
+    assert driver.is_alive({driver.RUN_DIR: str(tmp_path)}) is False
+
+
+def test_what_a_training_achieves_is_stored_anew_where_it_acted_again(run_dir, client):
+    tracker = start(run_dir)
+    tracker.start_trial(0, None, {}, CONFIG)
+    for value in (0.5, 0.5, 0.25):
+        acted = {"closed_loop/garden/eggs_placed": value, "tried/5/q": value, "val/critical_action_mse": value}
+        tracker.log_result(0, {"samples_seen": 1000, **acted})
+    tracker.end_trial(0, "complete", None)
+    tracker.end_study(SUMMARY)
+    (_, trials) = runs_of(client)
+    stored = trials[0].data.metrics
+    assert (stored["closed_loop/garden/eggs_placed"], stored["tried/5/q"]) == (0.25, 0.25)
+    assert stored["val/critical_action_mse"] == 0.5
+    assert steps(client, trials[0], "tried/5/q") == [1000, 1000]
+
+
 class Failing:
     """A client whose server is away while ``away`` is true; everything else is the real client."""
 

@@ -27,10 +27,12 @@ from tune.closed_loop_checks import refuse_environment, refuse_unsuited
 from tune.closed_loop_runs import Evaluate, let_act, trained_acts
 from tune.closed_loop_spec import ClosedLoop
 from tune.console import Say, counted, say_line
+from tune.fitted_frames import fitted, largest
 from tune.fixed_runs import SEED, FixedRuns, Run
 from tune.mirror import mirrored
 from tune.nodes import check_nodes
 from tune.packing import resources_of
+from tune.preflight import Facts
 from tune.ray_session import Brake, ray_session, stopped_by_signals
 from tune.records import Records, TrialRecord
 from tune.resume import state_storage
@@ -123,6 +125,8 @@ class Trainings:
         Args:
             resume: continue what the folder holds.
         """
+        if resume:  # another budget or other resources are those of the next resume too
+            write_specification(self.folder, self.spec, self.yaml_text, self.dataset)
         records, hours = Records(self.folder), self.spec.budget.hours
         with ray_session():
             check_nodes(self.spec, self.folder)
@@ -198,7 +202,7 @@ def _command(options: argparse.Namespace) -> int:
     trainings = _resumed(opened(options.resume), options.set) if resume else _new(options)
     if resume:
         print(_CHECKING, flush=True)
-        refuse_other_data(trainings.folder, _checked(trainings))
+        refuse_other_data(trainings.folder, _checked(trainings).dataset)
     runs = trainings.runs()
     print(
         f"{counted(len(runs), 'training')}: {', '.join(variants(trainings.spec))}; {counted(trainings.seeds, 'seed')} "
@@ -230,11 +234,13 @@ def _new(options: argparse.Namespace) -> Trainings:
     trainings = Trainings(spec, new_folder(spec), options.seeds or SEEDS, options.points or POINTS, acts_in)
     print(_CHECKING, flush=True)
     facts = _checked(trainings)
-    trainings = replace(trainings, yaml_text=source.text, dataset=facts)
+    spec = fitted(spec, facts)
+    print(f"Cache      {facts.cache.text() if facts.cache else 'off'}", flush=True)
+    trainings = replace(trainings, spec=spec, yaml_text=source.text, dataset=facts.dataset)
     if options.dry_run:
         return trainings
     with taken(trainings.folder, spec) as folder:
-        write_specification(folder, spec, source.text, facts)
+        write_specification(folder, spec, source.text, facts.dataset)
         plan: dict[str, Any] = {"seeds": trainings.seeds, "points": trainings.points}
         plan |= {"closed_loop": acts_in.model_dump() if acts_in else None}
         write_whole(folder / CLAIMS_PLAN, json.dumps(plan))
@@ -265,12 +271,13 @@ def _resumed(folder: Path, changes: Sequence[str] = ()) -> Trainings:
     )
 
 
-def _checked(trainings: Trainings) -> Mapping[str, Any]:
-    """Resolve every variant against the data; what identifies the data.
+def _checked(trainings: Trainings) -> Facts:
+    """Resolve every variant against the data.
 
     Raises:
         UserError: at the first mistake.
     """
+    from smolvla_core.cache.plan import plan_cache
     from smolvla_core.data.dataset import fingerprint
     from smolvla_core.trial import resolve
     from tune.spec_checks import check_data
@@ -283,7 +290,8 @@ def _checked(trainings: Trainings) -> Mapping[str, Any]:
     inputs = [resolve(config) for config in configs]
     if trainings.closed_loop is not None:
         refuse_unsuited(trainings.closed_loop, inputs[0].interface, configs)
-    return fingerprint(configs[0].data)
+    caches = [plan_cache(config, found) for config, found in zip(configs, inputs, strict=True)]
+    return Facts(fingerprint(configs[0].data), {}, largest(caches))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
     trials/007/closed_loop/behavior/hiding_Easter_eggs_301_0.json    as the evaluator wrote them
     trials/007/closed_loop/garden/results.json
+    trials/007/closed_loop/garden_attached/results.json              attached where the study's own acting is kept
     finalists/...                                                    the same
     trials/007/tried/5/results.json                                  with 5 actions of each chunk, to be chosen by it
 
@@ -28,6 +29,9 @@ BEHAVIOR = "behavior"
 """Name of the official evaluator."""
 OWN_KIND = "smolvla_core.closed_loop"
 """``kind`` of a file of ``smolvla_core.evaluate``."""
+ASKED = ("asked_n_action_steps", "asked_instruction")
+"""What is told of a policy, beside its own ways, in results of a study's own acting."""
+ATTACHED = "_attached"
 SCORES = ("eggs_placed", "q", "success")
 """What is told of rollouts, the key metric first; where an evaluator knows it."""
 _OFFICIAL_NAME = re.compile(r"(?P<task>.+)_(?P<instance>\d+)_(?P<rollout>\d+)")
@@ -76,6 +80,11 @@ class Achieved:
                 return None
             values.setdefault(rollout.instance, []).append(float(value))
         return [(instance, len(own), sum(own) / len(own)) for instance, own in sorted(values.items())]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the study itself let the training act."""
+        return is_own(self.settings)
 
     @property
     def order(self) -> tuple[float, ...]:
@@ -134,6 +143,21 @@ def evaluator_name(env: str) -> str:
     return re.sub(r"[^\w.-]", "_", env)
 
 
+def is_own(settings: Mapping[str, Any]) -> bool:
+    """Whether results with these settings are of a study's own acting."""
+    return set(ASKED) <= set(settings.get("policy", {}))
+
+
+def make_room(results: Path) -> None:
+    """Move what was attached out of the folder in which a study keeps its own acting."""
+    files = sorted(results.glob("[!.]*.json"))
+    if not any(is_own(read_results(file).settings) for file in files):
+        for file in files:
+            place = results.with_name(results.name + ATTACHED) / file.name
+            place.parent.mkdir(exist_ok=True)
+            file.replace(place)
+
+
 def read_results(path: Path) -> ResultFile:
     """Read a file of either evaluator.
 
@@ -160,6 +184,8 @@ def read_results(path: Path) -> ResultFile:
 def attach(record: Path, source: Path) -> bool:
     """Keep a file of results with a training's record; False where it is there already.
 
+    It never takes the place of what the study's own acting came to.
+
     Args:
         record: the training's folder.
         source: the file.
@@ -169,6 +195,8 @@ def attach(record: Path, source: Path) -> bool:
     """
     found, data = read_results(source), source.read_bytes()
     place = record / FOLDER / found.evaluator / found.name
+    if place.is_file() and is_own(read_results(place).settings) and place.read_bytes() != data:
+        place = record / FOLDER / f"{found.evaluator}{ATTACHED}" / found.name
     if place.is_file() and place.read_bytes() == data:
         return False
     place.parent.mkdir(parents=True, exist_ok=True)

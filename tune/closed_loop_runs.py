@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from smolvla_core.errors import DataError, UserError, disk_is_full
-from tune.closed_loop import FOLDER, TRIED, Achieved, achieved, evaluator_name
+from tune.closed_loop import ASKED, FOLDER, TRIED, Achieved, achieved, evaluator_name, make_room
 from tune.closed_loop_spec import ClosedLoop
 from tune.console import Say, counted
-from tune.ray_session import OUT_OF_TIME, Brake
+from tune.ray_session import OUT_OF_TIME, TIME_IS_KEPT, Brake
 from tune.records import Records, TrialRecord
 from tune.tracking import Tracker
 
@@ -56,7 +56,7 @@ class Act:
         if found is None:
             return None
         asked, policy = _asked(self.closed_loop), found.settings["policy"]
-        same_way = all(policy.get(key) == value for key, value in asked.items())
+        same_way = found.is_own and all(policy[key] == value for key, value in asked.items())
         same_instances = tuple(rollout.instance for rollout in found.rollouts) == self.closed_loop.numbers
         same_env = found.settings["env"] == asdict(self.closed_loop.environment)
         return found if same_way and same_instances and same_env else None
@@ -111,7 +111,8 @@ def let_act(
                 say(f"{who}: left no policy that could act")
                 continue
         except Ended as ended:
-            say(f"The closed loop was ended ({ended}); continue with --resume")
+            more = "give more budget.hours and " if str(ended) in (OUT_OF_TIME, TIME_IS_KEPT) else ""
+            say(f"The closed loop was ended ({ended}); {more}continue with --resume")
             return
         except Exception as error:
             if disk_is_full(error):
@@ -163,7 +164,7 @@ def evaluate_policy(policy: Path, closed_loop: ClosedLoop, out: Path, brake: Bra
 
 def _asked(closed_loop: ClosedLoop) -> dict[str, Any]:
     """What the policy is asked for beyond its own ways, as it is kept with the results."""
-    return {"asked_n_action_steps": closed_loop.n_action_steps, "asked_instruction": closed_loop.instruction}
+    return dict(zip(ASKED, (closed_loop.n_action_steps, closed_loop.instruction), strict=True))
 
 
 def is_complete(run: TrialRecord) -> bool:
@@ -192,7 +193,9 @@ def _let_one_act(act: Act, records: Records, brake: Brake, evaluate: Evaluate) -
         try:
             if not write_policy(act.run, records, policy):
                 return False
-            evaluate(policy, act.closed_loop, records.folder(act.run.number) / act.kept / act.name, brake)
+            results = records.folder(act.run.number) / act.kept / act.name
+            make_room(results)
+            evaluate(policy, act.closed_loop, results, brake)
         finally:
             records.note_act(act.run.number)
     return True

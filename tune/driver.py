@@ -53,7 +53,7 @@ def hold(run_dir: Path) -> None:
                 f"{run_dir}: the study is being run by {owner}; stop that process before resuming it"
             ) from None
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.write(_owner(str(os.getpid()), socket.gethostname()))
     file.flush()
     _held[path] = file
 
@@ -80,13 +80,21 @@ def is_alive(tags: Mapping[str, str]) -> bool | None:
     """Whether the driver with these tags still runs; None where that cannot be seen from here."""
     lock = Path(tags[RUN_DIR]) / LOCK_NAME if RUN_DIR in tags else None
     if lock is not None and lock.is_file():
-        return _is_locked(lock)
+        if _is_locked(lock):
+            return True
+        # a folder of the same name on this machine may have been another driver's, and says nothing of this one
+        if HOST not in tags or lock.read_text(encoding="utf-8") == _owner(tags.get(PID, ""), tags[HOST]):
+            return False
     if tags.get(HOST) != socket.gethostname():
         return None
     if tags.get(BOOT) != _boot_id():
         return False
     pid = tags.get(PID, "")
     return pid.isdecimal() and _start_of(int(pid)) == tags.get(STARTED)
+
+
+def _owner(pid: str, host: str) -> str:
+    return f"process {pid} on {host}"
 
 
 def _is_locked(path: Path) -> bool:

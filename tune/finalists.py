@@ -26,7 +26,9 @@ NOUN = "finalist"
 SHARED = {"eval.test": True}
 """What the finalists' runs have beyond a trial's configuration."""
 KEPT_AT_MOST = 0.5
-"""The search has at least the rest of ``budget.hours``, however long the finalists would take."""
+"""The finalists have at most this share of ``budget.hours`` kept for them, however long they would take."""
+CHOOSING = 0.1
+"""The share that is kept for trials that act to be chosen between, whose pace is not known before."""
 MARGIN = 1.1
 """Time is kept for so many times what the finalists are expected to take."""
 
@@ -77,7 +79,7 @@ def recorded_finalists(
 
 
 def kept_seconds(spec: SearchSpec, run_dir: Path, at_once: int) -> float:
-    """Seconds of ``budget.hours`` that the search leaves to the finalists, by the pace of its trials so far."""
+    """Seconds of ``budget.hours`` that are left to the finalists, by the pace of the search's trials so far."""
     if spec.finalists is None or spec.budget.hours is None:
         return 0.0
     records = Records(run_dir)
@@ -86,6 +88,13 @@ def kept_seconds(spec: SearchSpec, run_dir: Path, at_once: int) -> float:
     runs = max(0, planned_runs(spec) - sum(run.outcome is not None for run in there.values()))
     expected = seconds_of_all(trials, starts, spec.samples, at_once, runs)
     return min(MARGIN * expected, KEPT_AT_MOST * spec.budget.hours * 3600)
+
+
+def kept_from_search(spec: SearchSpec, run_dir: Path, at_once: int) -> float:
+    """Seconds of ``budget.hours`` that the search leaves to all that comes after it."""
+    chooses = spec.finalists is not None and spec.closed_loop is not None and spec.closed_loop.choose is not None
+    choosing = CHOOSING * (spec.budget.hours or 0.0) * 3600 if chooses else 0.0
+    return kept_seconds(spec, run_dir, at_once) + choosing
 
 
 def run_finalists(runs: FixedRuns, trials: Sequence[TrialRecord], *, session: str, limit: int, brake: Brake) -> None:
@@ -103,6 +112,9 @@ def run_finalists(runs: FixedRuns, trials: Sequence[TrialRecord], *, session: st
     if not wanted:
         return
     if brake.left is not None and brake.left <= 0:
+        trained = recorded_finalists(runs.spec, chosen, runs.records.trials())
+        if all((run.role, run.seed) in trained and trained[run.role, run.seed].outcome for run in wanted):
+            return
         brake.pull(OUT_OF_TIME)
         runs.say("No time of budget.hours is left for the finalists; give more and continue with --resume")
         return
@@ -122,8 +134,9 @@ def compared(
         ``contenders``: ``name``, ``trial``, ``params``, ``seeds``, ``test`` (the mean error with its
         interval) and ``gain`` (over the baseline, paired, as a share of its error); ``winner``: the name
         of the one with the best mean, or of the one that places most where that is to choose
-        (``tune.choice``); ``verdict``: one sentence; ``metric``, ``test_episodes``,
-        ``seeds``; ``policy``: the run that is exported; ``missing``: a sentence on what was cut or failed.
+        (``tune.choice``), None while one of them has yet to be trained; ``verdict``: one sentence; ``metric``,
+        ``test_episodes``, ``seeds``; ``policy``: the run that is exported; ``missing``: a sentence on what was cut
+        or failed.
     """
     if spec.finalists is None:
         return None
@@ -165,23 +178,36 @@ def compared(
                 "gain": gain.to_dict() if gain else None,
             }
         )
-    winner: str | None = min(rows, key=lambda row: row["test"]["mean"])["name"] if rows else None
-    episodes = len(errors[winner].episodes) if winner is not None else 0
+    failed = {key for key, run in recorded.items() if run.outcome is not None and run.outcome.state == "failed"}
+    awaited = [
+        each.name
+        for each in chosen
+        if each not in there and not any((each.name, seed) in failed for seed in _seeds(spec))
+    ]
+    winner: str | None = min(rows, key=lambda row: row["test"]["mean"])["name"] if rows and not awaited else None
+    episodes = max((len(own.episodes) for own in errors.values()), default=0)
+    verdict = _verdict(winner, first if baseline is not None else None, gains, episodes, len(seeds))
+    if rows and awaited:
+        verdict = (
+            f"{' and '.join(awaited)} {'has' if len(awaited) == 1 else 'have'} yet to be trained: none is the best."
+        )
     result: dict[str, Any] = {
         "contenders": rows,
         "winner": winner,
-        "verdict": _verdict(winner, first if baseline is not None else None, gains, episodes, len(seeds)),
+        "verdict": verdict,
         "metric": metric,
         "test_episodes": episodes,
         "seeds": len(seeds),
         "acting": None,
     }
-    if spec.closed_loop is not None and spec.closed_loop.choose is not None:
+    if winner is not None and spec.closed_loop is not None and spec.closed_loop.choose is not None:
         acting = {each.name: [scored[each.name, seed] for seed in seeds] for each in there}
         if (found := winner_by_acting(evaluator_name(spec.closed_loop.env), acting, first)) is not None:
             winner = found.winner
             decided = {"score": found.score, "gain": found.gain.to_dict() if found.gain else None}
             result |= {"winner": winner, "verdict": found.verdict, "acting": decided}
+        else:
+            result["verdict"] += " Not all of them have acted on the same instances, so that test errors decide."
     result["policy"] = _exported(spec, [scored[winner, seed] for seed in seeds]) if winner is not None else None
     result["missing"] = _missing(wanted_runs(spec, chosen), scored, recorded)
     return result

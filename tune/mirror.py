@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,7 +58,10 @@ class Mirror:
         self._again_at = 0.0
         self._warned = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="mirror", daemon=True)
+        self._closed = threading.Event()
+        # apart, since copying a policy may take longer than a driver may be silent
+        self._copying = threading.Thread(target=self._copy, name="mirror", daemon=True)
+        self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         refuse_if_driven(self._remote, self._folder)
@@ -70,16 +73,22 @@ class Mirror:
             )
         self._copied = {name: self._same(name, entry.size) for name, entry in there.items()}
         self._say_alive()
-        self._thread.start()
+        self._beating.start()
+        self._copying.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._ended.set()
-        self._thread.join()
+        self._copying.join()
         self._again_at = 0.0
         self.push(last=True)
+        self._closed.set()
+        self._beating.join()
         try:
-            self._remote.delete(_ALIVE)
+            if json.loads(self._remote.read(_ALIVE)) == driver.identity(self._folder):
+                self._remote.delete(_ALIVE)
+        except FileNotFoundError:
+            pass
         except (OSError, ArrowException) as problem:
             _logger.warning("%s could not be deleted: %s", join(self._remote.address, _ALIVE), problem)
 
@@ -126,13 +135,14 @@ class Mirror:
             if name != driver.LOCK_NAME and (not name.startswith(_OPTUNA) or (last and name == _OPTUNA)):
                 yield name, state
 
-    def _beat(self) -> None:
+    def _copy(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
-            try:
-                self._say_alive()
-            except (OSError, ArrowException):
-                continue  # `push` says that the storage is away
             self.push()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT_S):
+            with suppress(OSError, ArrowException):  # `push` says that the storage is away
+                self._say_alive()
 
     def _say_alive(self) -> None:
         self._remote.write(_ALIVE, json.dumps(driver.identity(self._folder)).encode())

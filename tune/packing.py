@@ -1,7 +1,6 @@
 """``resources: auto``: how many trials share a machine, by what the largest of them was measured to need."""
 
 import math
-import subprocess  # nosec B404 # NVIDIA's own program, with fixed arguments
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from smolvla_core.errors import ConfigError
 from tune.console import counted
+from tune.gpus import least_free
 from tune.probe import Measured, largest_point, probe
 from tune.spec import Resources, SearchSpec
 
@@ -63,16 +63,6 @@ def _free_gpu_memory(nodes: Sequence[str]) -> dict[str, float | None]:
         for node in nodes
     }
     return {node: ray.get(answer) for node, answer in asked.items()}
-
-
-def least_free() -> float | None:
-    """Bytes that are free on this machine's GPU with the least; None where NVIDIA's program does not tell."""
-    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)  # nosec B603 # as above
-        return min(float(mebibytes) for mebibytes in done.stdout.split()) * 2**20
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
 
 
 def pack(measured: Measured, on: Sequence[Machine]) -> Resources:

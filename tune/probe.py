@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from smolvla_core.errors import first_line
 from tune.console import counted, duration
 from tune.finalists import planned_runs
+from tune.gpus import hide_those_not_given, in_use
 from tune.plan import expected_rungs, expected_samples
 from tune.space import base_values, make_space, to_trial_config, warm_starts
 from tune.spec import Resources, SearchSpec
@@ -56,6 +57,8 @@ def measure(config: Mapping[str, Any]) -> Measured:
     Raises:
         UserError: the trial could not be prepared.
     """
+    hide_those_not_given()
+    others = in_use()
     began = time.perf_counter()
     import torch
 
@@ -86,7 +89,8 @@ def measure(config: Mapping[str, Any]) -> Measured:
     gpu = torch.cuda.max_memory_allocated() if on_gpu else 0
     free, total = torch.cuda.mem_get_info() if on_gpu else (0, 0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Measured(STEPS * batch_size / steps_s, evaluation_s, start_s, peak, gpu, import_s, total - free, total)
+    held = max(gpu, total - free - round(others))  # others' memory may have been freed meanwhile
+    return Measured(STEPS * batch_size / steps_s, evaluation_s, start_s, peak, gpu, import_s, held, total)
 
 
 def points_to_measure(spec: SearchSpec) -> dict[str, dict[str, Any]]:

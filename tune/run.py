@@ -102,7 +102,7 @@ def _plan(spec: SearchSpec, source: Source, options: argparse.Namespace, folder:
 
 def _resume(options: argparse.Namespace) -> int:
     """Go on with a study: its missing trials, and those of ``--extend``."""
-    from smolvla_core.config_values import parse_assignments
+    from smolvla_core.config_values import parse_assignments, set_dotted
     from tune import driver
     from tune.preflight import preflight
     from tune.run_folder import RESOLVED, find_folder, opened, refuse_other_data, resumed_spec, stored_yaml
@@ -116,7 +116,12 @@ def _resume(options: argparse.Namespace) -> int:
         raise ConfigError("--resume: give the study's YAML, or its folder after --resume")
     if given is None and options.set:
         given, _ = load_spec(folder / RESOLVED, options.set)
-    spec = resumed_spec(folder, given, options.extend, "budget.trials" in parse_assignments(options.set))
+    asked = set_dotted({}, parse_assignments(options.set)).get("budget")
+    spec = resumed_spec(folder, given, options.extend, isinstance(asked, dict) and "trials" in asked)
+    if given is not None and spec.budget.trials - options.extend > given.budget.trials:
+        there = spec.budget.trials - options.extend
+        more = f"The study goes on to its {there} trials, more than the {given.budget.trials} of the YAML"
+        _print([f"{more}; --set budget.trials=N ends it earlier"])
     refuse_unwritable("--resume", folder)
     driver.hold(folder)  # before the checks, which take a while: another process may drive it
     text = source.text if source else stored_yaml(folder)

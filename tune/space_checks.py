@@ -25,6 +25,13 @@ _SHARED = {
     "runtime": "where a trial runs",
 }
 
+_NO_DIMENSION = {
+    "optim.samples": "it is the budget that trials are compared at; set it under 'trial'",
+    "policy.max_state_dim": "columns beyond the state's are fed zeros; set it under 'trial'",
+    "policy.n_action_steps": "only acting sees what it does; list values in closed_loop.choose.n_action_steps, or set "
+    "it under 'trial'",
+}
+"""Keys that are no dimension of a search, and why."""
 
 _PER_TRIAL = re.compile(r"data\.frame_stride|data\.train\.\d+\.weight")
 """Keys of those sections that may differ between trials all the same."""
@@ -44,10 +51,8 @@ def check_keys(spec: SearchSpec) -> None:
             raise SpecError(
                 place, f"cannot be searched: {_SHARED[section]} is the same for all trials; set it under 'trial'"
             )
-        if key == "optim.samples":
-            raise SpecError(
-                place, "cannot be searched: it is the budget that trials are compared at; set it under 'trial'"
-            )
+        if key in _NO_DIMENSION:
+            raise SpecError(place, f"cannot be searched: {_NO_DIMENSION[key]}")
         if isinstance(param, FloatParam):
             _takes_fractions(spec, key, param)
         if key == "policy.pretrained" and isinstance(param, CategoricalParam):

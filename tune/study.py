@@ -17,7 +17,7 @@ from tune.capacity import concurrency
 from tune.choice import put_aside, trials_acts
 from tune.closed_loop_runs import let_act, trained_acts
 from tune.console import Say, say_line
-from tune.finalists import NOUN, SHARED, kept_seconds, run_finalists, study_summary
+from tune.finalists import NOUN, SHARED, kept_from_search, kept_seconds, run_finalists, study_summary
 from tune.fixed_runs import FixedRuns
 from tune.live import Shown, make_events
 from tune.mirror import mirrored
@@ -107,7 +107,7 @@ class Study:
         hours = self.spec.budget.hours
         brake = Brake(
             None if hours is None else hours * 3600 - used,
-            lambda: kept_seconds(self.spec, self.run_dir, limit),
+            lambda: kept_from_search(self.spec, self.run_dir, limit),
             self.say,
         )
         try:

@@ -29,6 +29,7 @@ from ray import tune as ray_tune
 from smolvla_core.config import TrialConfig
 from smolvla_core.config_values import set_dotted
 from smolvla_core.errors import DamagedStateError, DivergedError, InfeasibleError, UserError, disk_is_full
+from tune.gpus import hide_those_not_given
 from tune.notice import Listener, listen_to
 from tune.patience import report_patiently
 from tune.searcher import FAILURE
@@ -69,6 +70,7 @@ def smolvla_trainable(config: dict[str, Any]) -> None:
     # a stopped trial leaves its actor to the next one once its thread has ended; Ray gives up after
     # two seconds, which a long step would exceed
     os.environ.setdefault(_REUSE_WAIT, "120")
+    hide_those_not_given()
     from smolvla_core.train import train
 
     trial = trial_config(config)

@@ -20,7 +20,7 @@ from tune.report.rungs import at_rung, fullest_rung, paired_gains, rung_rows
 from tune.report.study_files import StudyFiles
 from tune.report.use import use_of
 from tune.space import Space, describe, make_space
-from tune.summary import Summary, baseline_trial, scored, state_of
+from tune.summary import Summary, baseline_trial, ranked, scored, state_of
 
 HERE = Path(__file__).parent
 SECTIONS = {
@@ -192,18 +192,18 @@ def _parallel_rung(study: StudyFiles) -> int | None:
 
 def _trial_rows(study: StudyFiles, summary: Summary, space: Space, starts: Sequence[float]) -> list[dict[str, Any]]:
     """Every trial, the best of the highest rung first, those without a value last."""
-    rungs, sign, baseline = study.spec.rungs, 1.0 if summary.mode == "min" else -1.0, baseline_trial(study.trials)
+    rungs, baseline = study.spec.rungs, baseline_trial(study.trials)
+    best_first = ranked(study.trials, study.metric, summary.mode, rungs)
+    place = {trial.number: place for place, trial in enumerate(best_first)}
     marks = {baseline.number: "base"} if baseline else {}
     marks |= {summary.best.number: "best"} if summary.best else {}
     rows = []
     for trial in study.trials:
         values = [one.value if (one := scored(trial, study.metric, rungs, rung)) else None for rung in rungs]
-        reached = max((i for i, value in enumerate(values) if value is not None), default=-1)
         state = state_of(trial, summary.state)
         speed = next((s for r in reversed(trial.results) if (s := r.metrics.get("train/samples_per_s"))), None)
-        value = values[reached] if reached >= 0 else None
         rows.append({
-            "order": (-reached, sign * value if value is not None else 0.0, trial.number),
+            "order": (place.get(trial.number, len(place)), trial.number),
             "number": trial.number,
             "name": trial.name,
             "state": state,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tune import driver
+from tune.closed_loop import FOLDER, TRIED
 from tune.tracking import mlflow_entities as entities
 from tune.tracking.mlflow_registry import ALIAS, Winner, register, version_link
 from tune.tracking.mlflow_store import STUDY_ID, TrackingError, search_runs, sqlite_file
@@ -27,8 +28,12 @@ STUDY_RUN, NUMBER, STATE, WHY = "study_run", "trial.number", "state", "why"
 BEST, CHECKPOINT = "best", "checkpoint"
 
 
-def _no_steps() -> dict[str, set[int]]:
-    return defaultdict(set)
+_ACTED = (f"{FOLDER}/", f"{TRIED}/")
+"""Metrics that a training may have anew at the same step: it was let act on other instances, or in another way."""
+
+
+def _no_steps() -> dict[str, dict[int, float]]:
+    return defaultdict(dict)
 
 
 @dataclass
@@ -36,13 +41,13 @@ class TrialRun:
     """A trial's run.
 
     ``ended``: the outcome that the store holds, which is sent after all else, so that nothing of such
-    a run is missing. ``logged``: the steps stored per metric; None: not yet looked up in the store.
+    a run is missing. ``logged``: the value stored at each step of a metric; None: not yet looked up in the store.
     """
 
     run_id: str
     open: bool
     ended: str | None = None
-    logged: dict[str, set[int]] | None = field(default_factory=_no_steps)
+    logged: dict[str, dict[int, float]] | None = field(default_factory=_no_steps)
 
 
 class StudyRuns:
@@ -148,17 +153,20 @@ class StudyRuns:
             self._client.log_inputs(run_id, datasets=[entities.dataset_input(each) for each in every])
 
     def log_metrics(self, number: Key, points: Sequence["Metric"]) -> None:
-        """Store the points that the store lacks, in one call (a thousand points a call)."""
+        """Store the points that the store lacks, in one call (a thousand points a call).
+
+        What a training achieves is stored anew where it differs: MLflow shows the latest of a step.
+        """
         trial = self.trial(number)
         if trial.logged is None:
             trial.logged = self._stored_steps(trial.run_id)
         logged, trial.logged = trial.logged, None  # after a call that failed the store is asked what arrived
-        fresh = [point for point in points if point.step not in logged[point.key]]
+        fresh = [point for point in points if _is_fresh(point, logged[point.key])]
         for start in range(0, len(fresh), entities.METRICS_PER_CALL):
             self._client.log_batch(trial.run_id, metrics=fresh[start : start + entities.METRICS_PER_CALL])
         trial.logged = logged
         for point in fresh:
-            logged[point.key].add(point.step)
+            logged[point.key][point.step] = point.value
 
     def end_trial(self, number: Key, outcome: str, tags: Mapping[str, Any], ended_ms: int) -> None:
         """Store how a trial ended."""
@@ -258,11 +266,16 @@ class StudyRuns:
         run = next(search_runs(self._client, self._experiment_id, query), None)
         return TrialRun(run.info.run_id, open=True) if run else None
 
-    def _stored_steps(self, run_id: str) -> dict[str, set[int]]:
+    def _stored_steps(self, run_id: str) -> dict[str, dict[int, float]]:
         steps = _no_steps()
         for key in self._client.get_run(run_id).data.metrics:
-            steps[key] = {point.step for point in self._client.get_metric_history(run_id, key)}
+            history = sorted(self._client.get_metric_history(run_id, key), key=lambda point: point.timestamp)
+            steps[key] = {point.step: point.value for point in history}
         return steps
+
+
+def _is_fresh(point: "Metric", logged: Mapping[int, float]) -> bool:
+    return point.step not in logged or (point.key.startswith(_ACTED) and logged[point.step] != point.value)
 
 
 def _key_tag(key: Key) -> str:
