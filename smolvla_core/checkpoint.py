@@ -37,6 +37,7 @@ from smolvla_core.policy import (
     raw_stats,
 )
 from smolvla_core.pretrained import PROJECTION_FILE, SEEN_FILE, STATE_PROJ, columns_seen
+from smolvla_core.relative import acting_steps, is_stock
 from smolvla_core.state_proj import folded, rounded_up
 
 STATE_FILE = "trial.json"
@@ -163,6 +164,11 @@ def export_policy(state_folder: Path, out: Path) -> None:
         step = AppendFeaturesStep([feature_to_dict(feature) for feature in interface.features])
         processors.pre.steps = [step, *processors.pre.steps]
 
+    if interface.relative:
+        before, after = acting_steps(interface.relative, interface.action_width, raw_width)
+        processors.pre.steps = [before, *processors.pre.steps]
+        processors.post.steps = [*processors.post.steps, after]
+
     staging = _staging(out)
     if (vlm := local_vlm(exported)) is not None:
         weights_too = () if exported.load_vlm_weights else ("*.safetensors", "*.bin", "*.pt", "*.pth")
@@ -224,6 +230,8 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _card(document: Mapping[str, Any], config: TrialConfig, interface: Interface) -> dict[str, Any]:
+    raw_width = interface.selection.raw_width
+    stock = not interface.relative or is_stock(interface.relative, interface.action_width, raw_width)
     return {
         "control_hz": interface.fps / config.data.frame_stride,
         "action_s": config.data.frame_stride / interface.fps,
@@ -234,12 +242,19 @@ def _card(document: Mapping[str, Any], config: TrialConfig, interface: Interface
         "cameras": {view.dataset_key: view.policy_key for view in interface.cameras},
         "state_indices": list(interface.selection.indices),
         "state_features": [feature.name for feature in interface.features],
-        "needs": ["smolvla_core"] if interface.features else [],
+        "relative_actions": [action for action, _ in interface.relative],
+        "needs": ["smolvla_core"] if interface.features or not stock else [],
         "privileged_inputs": [TASK_INFO] if any(f.reads_task_info for f in interface.features) else [],
-        "raw_state_width": interface.selection.raw_width,
+        "raw_state_width": raw_width,
         "samples_seen": document["samples_seen"],
         "versions": {name: version(name) for name in _PACKAGES},
     }
+
+
+_ACT = "action = postprocess(policy.select_action(preprocess(observation)))"
+_ACT_RELATIVE = (
+    "actions = postprocess(policy.predict_action_chunk(preprocess(observation)))[0, : policy.config.n_action_steps]"
+)
 
 
 def _readme(card: Mapping[str, Any], carries_vlm: bool) -> str:
@@ -256,8 +271,15 @@ def _readme(card: Mapping[str, Any], carries_vlm: bool) -> str:
         'policy = SmolVLAPolicy.from_pretrained("THIS_FOLDER").to(device)\n'
         'on = {"device_processor": {"device": device}}\n'
         'preprocess, postprocess = make_pre_post_processors(policy.config, "THIS_FOLDER", preprocessor_overrides=on)\n'
-        "action = postprocess(policy.select_action(preprocess(observation)))\n```",
+        f"{_ACT_RELATIVE if card['relative_actions'] else _ACT}\n```",
     ]
+    if card["relative_actions"]:
+        steps = "steps of its processors" if not card["needs"] else "a step of its pre-processor from `smolvla_core`"
+        lines.append(
+            f"It predicts the ways of its joints from where they stand, of which {steps} and its post-processor make "
+            "positions. So a chunk is to be post-processed as a whole: `select_action` would add each of its actions "
+            "to where the robot has come to by then, and so does `lerobot-eval`, unless n_action_steps is 1."
+        )
     if card["state_features"]:
         lines.append(
             f"It also sees {', '.join(card['state_features'])}, computed from the raw observation by a step of its "

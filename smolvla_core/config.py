@@ -303,6 +303,9 @@ class PolicyConfig(Section):
     max_state_dim: int | None = Field(default=None, ge=8, multiple_of=8)
     """Columns of ``state_proj``; those that the checkpoint lacks are added as zeros. None: as many as
     the state needs, at least the checkpoint's, a multiple of 8."""
+    relative_actions: bool = False
+    """Joints' positions are learned as the way from where they stand when the chunk begins, and given out as
+    positions; see ``smolvla_core.relative``."""
     train_expert_only: bool = True
     freeze_vision_encoder: bool = True
     tiny: TinyConfig = TinyConfig()

@@ -259,7 +259,7 @@ def _predict_at_once(
             draws = learner.config.eval.draws
             raise InfeasibleError(f"not even one frame with {draws} draws fits ({first_line(error)})") from error
         return None
-    raw = learner.processors.post(answer.actions.float())
+    raw = learner.processors.post(answer.actions.float()) + batch.anchor[:, None, None]
     valid = (~batch.is_pad[:, None, :steps:every]).float()
     errors = answer.errors[:, :, ::every].float().cpu().mean(dim=3)
     per_draw = (errors * valid).sum(dim=2) / valid.sum(dim=2)

@@ -18,6 +18,7 @@ from smolvla_core.data.dataset import Dataset, Moments
 from smolvla_core.data.keys import picture_size
 from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.features import Feature, append_features, feature_from_dict, feature_to_dict, resolve_features
+from smolvla_core.relative import Pairs, anchors, chunk_moments, resolve_pairs
 from smolvla_core.state import StateSelection, select_state
 
 IMAGE_PREFIX = "observation.images."
@@ -46,7 +47,11 @@ class Interface:
     seen: Moments
     """Of what the policy sees: the selection, then the features, (S,)."""
     action: Moments
-    """(A,)."""
+    """Of the actions as they were recorded, (A,)."""
+    learned: Moments
+    """Of what the policy predicts, (A,): the same, or where joints are relative of their ways in a chunk."""
+    relative: Pairs
+    """Which actions those are, and to what of the raw state; none where all are absolute."""
     instructions: tuple[str, ...]
     """Distinct instructions of the training episodes, the most frequent first."""
     fps: int
@@ -66,6 +71,10 @@ class Interface:
         """What the policy sees (B, S) of a raw state (B, R) and object poses (B, Q), before normalisation."""
         return see(self.selection, self.features, raw, task_info)
 
+    def anchors(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What actions are relative to, (B, A), in raw states (B, R); 0 where they are absolute."""
+        return anchors(self.relative, raw, self.action_width)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
@@ -75,6 +84,8 @@ class Interface:
             "state": _moments_to_dict(self.state),
             "seen": _moments_to_dict(self.seen),
             "action": _moments_to_dict(self.action),
+            "learned": _moments_to_dict(self.learned),
+            "relative": [list(pair) for pair in self.relative],
             "instructions": list(self.instructions),
             "fps": self.fps,
             "robot_type": self.robot_type,
@@ -90,6 +101,8 @@ class Interface:
             state=_moments_from_dict(values["state"]),
             seen=_moments_from_dict(values["seen"]),
             action=_moments_from_dict(values["action"]),
+            learned=_moments_from_dict(values.get("learned", values["action"])),
+            relative=tuple((action, state) for action, state in values.get("relative", ())),
             instructions=tuple(values["instructions"]),
             fps=values["fps"],
             robot_type=values["robot_type"],
@@ -143,13 +156,18 @@ def resolve_interface(
     cameras = _resolve_cameras(where, mapping, dataset, expected_cameras)
     if number and expected_cameras is not None:
         _refuse_missing_cameras(where, cameras, dataset, expected_cameras)
+    action = Moments.of(dataset.action[rows])
+    relative = resolve_pairs(dataset) if config.policy.relative_actions else ()
+    steps, stride = config.policy.chunk_size, config.data.frame_stride
     return Interface(
         cameras=cameras,
         selection=selection,
         features=features,
         state=Moments.of(raw),
         seen=Moments.of(see(selection, features, raw, poses)),
-        action=Moments.of(dataset.action[rows]),
+        action=action,
+        learned=chunk_moments(dataset, rows, relative, action, steps, stride),
+        relative=relative,
         instructions=tuple(dataset.instructions[i] for i in np.argsort(-frames, kind="stable") if frames[i]),
         fps=dataset.fps,
         robot_type=dataset.robot_type,

@@ -100,10 +100,10 @@ def make_processors(config: SmolVLAConfig, interface: Interface, stats: dict[str
 
 
 def training_stats(interface: Interface) -> dict[str, dict[str, Tensor]]:
-    """Statistics of what the policy sees of the state, and of the actions, for lerobot's normaliser."""
+    """Statistics of what the policy sees of the state, and of what it predicts, for lerobot's normaliser."""
     return {
         STATE: _to_stats(interface.seen),
-        ACTION: _to_stats(interface.action),
+        ACTION: _to_stats(interface.learned),
     }
 
 
@@ -118,7 +118,7 @@ def raw_stats(interface: Interface) -> dict[str, dict[str, Tensor]]:
         return np.concatenate([np.where(used, getattr(raw, name), unused), features])
 
     state = Moments(values("mean", 0), values("std", 1), values("min", -1), values("max", 1))
-    return {STATE: _to_stats(state), ACTION: _to_stats(interface.action)}
+    return {STATE: _to_stats(state), ACTION: _to_stats(interface.learned)}
 
 
 def widen_state(policy: SmolVLAPolicy, width: int) -> None:

@@ -31,6 +31,8 @@ SEEN_FILE = "state_seen.json"
 PROJECTION_FILE = "state_proj.safetensors"
 """Of an export: the state projection over those columns."""
 STATE_PROJ = "model.state_proj"
+RELATIVE = "relative_actions"
+"""In :data:`SEEN_FILE`, where that is so: actions were learned as ways."""
 
 
 def expected_cameras(config: PolicyConfig) -> tuple[str, ...] | None:
@@ -112,6 +114,12 @@ def trained_on(name: str, interface: Interface) -> int | None:
     then, now = _seen(name), columns_seen(interface)
     if then is None:
         return None
+    if then.get(RELATIVE) != now.get(RELATIVE):
+        raise ConfigError(
+            f"policy.pretrained: {name} was trained {'with' if then.get(RELATIVE) else 'without'} "
+            f"policy.relative_actions; set it to {'true' if then.get(RELATIVE) else 'false'}, or take the policy that "
+            "it started from"
+        )
     if then == json.loads(json.dumps(now)):
         try:
             with safe_open(_file(name, PROJECTION_FILE), "pt") as tensors:
@@ -148,10 +156,12 @@ def columns_seen(interface: Interface) -> dict[str, Any]:
     """The state columns that a policy is trained on, for :data:`SEEN_FILE`."""
     document = interface.to_dict()
     selection = document["selection"]
+    relative = {RELATIVE: True} if interface.relative else {}
     return {
         "columns": selection["columns"],
         "raw_width": selection["raw_width"],
         "features": document["features"],
+        **relative,
     }
 
 

@@ -196,6 +196,15 @@ PARTS: tuple[Part, ...] = (
         ),
     ),
     Part(
+        "Relative actions",
+        ("policy.relative_actions",),
+        ("relative.py",),
+        (
+            "test_relative.py::test_the_normaliser_knows_the_ways_and_the_score_the_positions",
+            "test_relative.py::test_a_policy_gives_positions_and_acts_with_them",
+        ),
+    ),
+    Part(
         "Instruction",
         ("policy.tokenizer_max_length",),
         ("policy.py",),

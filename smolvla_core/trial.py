@@ -8,7 +8,12 @@ from smolvla_core.augment import Augmentation, augmentations
 from smolvla_core.cache.attach import Cache
 from smolvla_core.config import DataConfig, TrialConfig
 from smolvla_core.data.batch import Batch, BatchMaker
-from smolvla_core.data.companions import refuse_held_out_episodes, refuse_other_rate, refuse_other_widths
+from smolvla_core.data.companions import (
+    refuse_held_out_episodes,
+    refuse_other_rate,
+    refuse_other_relative,
+    refuse_other_widths,
+)
 from smolvla_core.data.dataset import Dataset, Split, open_dataset, split_episodes
 from smolvla_core.data.mixture import Mixture
 from smolvla_core.data.sampler import Curriculum, SampleStream, plan_curriculum
@@ -128,6 +133,7 @@ def _companion(config: TrialConfig, number: int, main: Source, split: Split) -> 
             main.interface.state_width,
             main.interface.action_width,
         )
+        refuse_other_relative(number, interface.relative, main.interface.relative)
         refuse_held_out_episodes(number, dataset, main.dataset, split)
         _check_policy(config, interface, dataset)
         return _source(config, dataset, interface, episodes, number)

@@ -101,6 +101,16 @@ MISTAKES = {
         "search.weighting.per_step: acts only where weighting.scheme is temporal or segment or annotation, and it is "
         "uniform",
     ),
+    "units that differ": (
+        {
+            10: "  policy.relative_actions: {type: categorical, choices: [false, true]}",
+            31: "objective: {metric: val/flow_loss, mode: min}",
+            25: "  baseline: {optim.batch_size: 8, policy.chunk_size: 50, optim.schedule: constant}",
+            27: None,
+        },
+        30,
+        "objective.metric: val/flow_loss cannot be compared where policy.relative_actions is true",
+    ),
     "a corner at odds": (
         {16: "    step: 10\n  optim.micro_batch: {type: int, low: 4, high: 32}", 24: None}
         | {n: None for n in range(25, 31)},

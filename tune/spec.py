@@ -54,7 +54,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 LONGEST_NAME = 200
 """Characters of a study's name; its folder has the time too, and a file system takes 255."""
 OBJECTIVE = "val/critical_action_mse"
-METRICS = (OBJECTIVE, "val/critical_action_l1", "val/critical_energy_score", "val/action_mse", "val/flow_loss")
+FLOW_LOSS = "val/flow_loss"
+METRICS = (OBJECTIVE, "val/critical_action_l1", "val/critical_energy_score", "val/action_mse", FLOW_LOSS)
 """What ``smolvla_core.evaluate`` scores; lower is better for each."""
 
 

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from smolvla_core.config import TrialConfig
 from tune.parameters import CategoricalParam
 from tune.source import Path_, SpecError
-from tune.space import Space, base_values, make_space, shared_values
+from tune.space import Space, base_values, every_value, make_space, shared_values
 from tune.space_checks import check_conditions, check_corners, check_keys, check_reachable, check_warm_starts
-from tune.spec import SearchSpec, is_uri
+from tune.spec import FLOW_LOSS, OBJECTIVE, SearchSpec, is_uri
 from tune.spec_errors import explained_trial, most_telling
 
 __all__ = ["check", "check_data", "is_uri"]
@@ -44,6 +44,7 @@ def check(spec: SearchSpec) -> None:
     check_warm_starts(spec, space)
     check_corners(spec, space)
     _rungs(spec, space)
+    _objective(spec)
     _budget(spec)
     _finalists(spec)
     _device(spec)
@@ -134,6 +135,16 @@ def _device(spec: SearchSpec) -> None:
         raise SpecError(
             ("trial", "runtime", "device"),
             f"got {device!r}, while resources.gpus is 0, so that a trial would see no GPU; set resources.gpus to 1",
+        )
+
+
+def _objective(spec: SearchSpec) -> None:
+    """The flow loss is in units of what is learned, which are not the same for all trials where that is relative."""
+    if spec.objective.metric == FLOW_LOSS and True in every_value(spec, "policy.relative_actions"):
+        raise SpecError(
+            ("objective", "metric"),
+            f"{FLOW_LOSS} cannot be compared where policy.relative_actions is true: its units depend on what is "
+            f"learned; take {OBJECTIVE}",
         )
 
 

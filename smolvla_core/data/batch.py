@@ -43,7 +43,9 @@ class Batch:
     state: Tensor
     """(B, S)."""
     action: Tensor
-    """(B, T, A)."""
+    """(B, T, A), less the anchor."""
+    anchor: Tensor
+    """(B, A) what the actions are relative to; 0 where they are absolute."""
     is_pad: Tensor
     """(B, T) true past the episode's end."""
     noise: Tensor
@@ -175,7 +177,8 @@ class BatchMaker:
     ) -> Batch:
         rows = frames.rows
         step_rows, is_pad = self.dataset.chunk_rows(rows, self.chunk_size, self.stride)
-        action = self.dataset.chunk_actions(rows, self.chunk_size, self.stride)
+        anchor = self.interface.anchors(frames.state)
+        action = self.dataset.chunk_actions(rows, self.chunk_size, self.stride) - anchor[:, None]
         return Batch(
             rows=torch.from_numpy(rows),
             step_rows=torch.from_numpy(step_rows),
@@ -183,6 +186,7 @@ class BatchMaker:
             images=frames.images,
             state=torch.from_numpy(self.interface.see(frames.state, frames.task_info)),
             action=torch.from_numpy(action),
+            anchor=torch.from_numpy(anchor),
             is_pad=torch.from_numpy(is_pad),
             noise=torch.from_numpy(noise),
             time=torch.from_numpy(time),

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from smolvla_core.data.dataset import Dataset, Split
 from smolvla_core.errors import ConfigError
+from smolvla_core.relative import Pairs
 
 
 def refuse_other_rate(number: int, dataset: Dataset, main: Dataset) -> None:
@@ -36,6 +37,21 @@ def refuse_other_widths(number: int, state: int, action: int, main_state: int, m
             raise ConfigError(
                 f"data.train.{number}: gives the policy {width} {what} dims, the main dataset {wanted}; {way_out}"
             )
+
+
+def refuse_other_relative(number: int, relative: Pairs, main_relative: Pairs) -> None:
+    """An action is a way in both or a position in both.
+
+    Raises:
+        ConfigError: with the first that differs.
+    """
+    differ = {action for action, _ in relative} ^ {action for action, _ in main_relative}
+    if differ:
+        raise ConfigError(
+            f"data.train.{number}: action {min(differ)} has the name of a number of the state in this dataset or in "
+            "the main one alone, so that it would be relative in one of them; rename it, or set "
+            "policy.relative_actions to false"
+        )
 
 
 def refuse_held_out_episodes(number: int, dataset: Dataset, main: Dataset, split: Split) -> None:

@@ -11,6 +11,15 @@ SEGMENTATION = "seg_instance_id"
 """Part of the keys of BEHAVIOR's segmentation videos, which their metadata does not mark as depth's are."""
 
 
+def dim_names(feature: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of a feature's dims; recorders list them, list them in a list, or under a name of their own."""
+    names: Any = feature.get("names") or ()
+    if isinstance(names, Mapping):
+        names = list(names.values()) if all(isinstance(value, list) for value in names.values()) else list(names)
+    nested = [name if isinstance(name, list | tuple) else [name] for name in names]
+    return tuple(str(name) for part in nested for name in part)
+
+
 def picture_size(feature: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width of a camera's pictures; some recorders put the channels first, and say so in ``names``."""
     shape, names = feature["shape"], feature.get("names")

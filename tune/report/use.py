@@ -9,6 +9,9 @@ from tune.report.study_files import StudyFiles
 from tune.summary import Summary
 from tune.tracking import viewing_command, viewing_page
 
+_CARD = "smolvla_core.json"
+"""What ``smolvla_core.checkpoint`` tells of a policy in its folder."""
+
 
 def use_of(study: StudyFiles, summary: Summary) -> dict[str, str]:
     """``load``, ``train`` and ``mlflow``, each to be copied, or empty; ``no_policy`` says why ``load`` is;
@@ -48,8 +51,22 @@ def _loading_code(folder: str) -> str:
         *lines,
         '    "task": "the instruction in words",',
         "}",
-        "action = postprocess(policy.select_action(preprocess(observation)))",
+        _acting_code(folder),
     ])  # fmt: skip
+
+
+def _acting_code(folder: str) -> str:
+    try:
+        with open(f"{folder}/{_CARD}", encoding="utf-8") as file:
+            relative = bool(json.load(file).get("relative_actions"))
+    except (OSError, ValueError, AttributeError):
+        relative = False
+    if relative:
+        return (
+            "actions = postprocess(policy.predict_action_chunk(preprocess(observation)))[0]"
+            "[: policy.config.n_action_steps]"
+        )
+    return "action = postprocess(policy.select_action(preprocess(observation)))"
 
 
 def _inputs(folder: str) -> dict[str, Any]:
