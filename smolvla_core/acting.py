@@ -22,7 +22,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from smolvla_core.checkpoint import CARD_FILE, STATE_FILE, VLM_FOLDER
+from smolvla_core.card import CARD_FILE
+from smolvla_core.checkpoint import STATE_FILE, VLM_FOLDER
 from smolvla_core.config import RuntimeConfig
 from smolvla_core.data.batch import to_floats
 from smolvla_core.data.keyed import keyed_generator

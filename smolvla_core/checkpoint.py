@@ -10,8 +10,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from smolvla_core.card import CARD_FILE, describe, readme
 from smolvla_core.command import OK, answer, refuse_unwritable
 from smolvla_core.config import TrialConfig
-from smolvla_core.data.keys import TASK_INFO
 from smolvla_core.errors import DamagedStateError, DataError, UserError, first_line
 from smolvla_core.features import feature_to_dict
 from smolvla_core.interface import Interface
@@ -37,14 +35,12 @@ from smolvla_core.policy import (
     raw_stats,
 )
 from smolvla_core.pretrained import PROJECTION_FILE, SEEN_FILE, STATE_PROJ, columns_seen
-from smolvla_core.relative import acting_steps, is_stock
+from smolvla_core.relative import acting_steps
 from smolvla_core.state_proj import folded, rounded_up
 
 STATE_FILE = "trial.json"
 TENSORS_FILE = "trial.safetensors"
-CARD_FILE = "smolvla_core.json"
 VLM_FOLDER = "vlm"
-_PACKAGES = ("lerobot", "torch", "transformers")
 
 
 def save_state(learner: Learner, folder: Path) -> None:
@@ -178,12 +174,13 @@ def export_policy(state_folder: Path, out: Path) -> None:
     exported.save_pretrained(staging)
     processors.pre.save_pretrained(staging)
     processors.post.save_pretrained(staging)
-    card = _card(document, config, interface)
+    needs = {type(step).__module__.partition(".")[0] for step in processors.pre.steps} & {__package__}
+    card = describe(document["samples_seen"], config, interface, sorted(needs))
     save_file(policy.model.state_proj.state_dict(), staging / PROJECTION_FILE)
     (staging / SEEN_FILE).write_text(json.dumps(columns_seen(interface)), encoding="utf-8")
     (staging / CARD_FILE).write_text(json.dumps(card, indent=2), encoding="utf-8")
     (staging / "train_config.yaml").write_text(TrialConfig.from_dict(document["config"]).to_yaml(), encoding="utf-8")
-    (staging / "README.md").write_text(_readme(card, vlm is not None), encoding="utf-8")
+    (staging / "README.md").write_text(readme(card, vlm is not None), encoding="utf-8")
     _publish(staging, out)
 
 
@@ -227,76 +224,6 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"{file}: is no JSON object; copy the policy again, whole")
     return document
-
-
-def _card(document: Mapping[str, Any], config: TrialConfig, interface: Interface) -> dict[str, Any]:
-    raw_width = interface.selection.raw_width
-    stock = not interface.relative or is_stock(interface.relative, interface.action_width, raw_width)
-    return {
-        "control_hz": interface.fps / config.data.frame_stride,
-        "action_s": config.data.frame_stride / interface.fps,
-        "n_action_steps": config.policy.action_steps,
-        "chunk_size": config.policy.chunk_size,
-        "robot_type": interface.robot_type,
-        "instructions": list(interface.instructions),
-        "cameras": {view.dataset_key: view.policy_key for view in interface.cameras},
-        "state_indices": list(interface.selection.indices),
-        "state_features": [feature.name for feature in interface.features],
-        "relative_actions": [action for action, _ in interface.relative],
-        "needs": ["smolvla_core"] if interface.features or not stock else [],
-        "privileged_inputs": [TASK_INFO] if any(f.reads_task_info for f in interface.features) else [],
-        "raw_state_width": raw_width,
-        "samples_seen": document["samples_seen"],
-        "versions": {name: version(name) for name in _PACKAGES},
-    }
-
-
-_ACT = "action = postprocess(policy.select_action(preprocess(observation)))"
-_ACT_RELATIVE = (
-    "actions = postprocess(policy.predict_action_chunk(preprocess(observation)))[0, : policy.config.n_action_steps]"
-)
-
-
-def _readme(card: Mapping[str, Any], carries_vlm: bool) -> str:
-    lines = [
-        "---\nlibrary_name: lerobot\npipeline_tag: robotics\ntags: [smolvla]\n---",
-        "# SmolVLA policy",
-        f"Trained on {card['samples_seen']} samples. Takes the dataset's raw observation "
-        f"({card['raw_state_width']} state dims, of which it uses {len(card['state_indices'])}) and controls at "
-        f"{card['control_hz']:g} Hz, {card['n_action_steps']} of {card['chunk_size']} predicted actions at a time. "
-        f"Hold each action for {card['action_s']:.4g} s.",
-        "```python\nfrom lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy\n"
-        "from lerobot.policies.factory import make_pre_post_processors\n\n"
-        'device = "cpu"  # or cuda\n'
-        'policy = SmolVLAPolicy.from_pretrained("THIS_FOLDER").to(device)\n'
-        'on = {"device_processor": {"device": device}}\n'
-        'preprocess, postprocess = make_pre_post_processors(policy.config, "THIS_FOLDER", preprocessor_overrides=on)\n'
-        f"{_ACT_RELATIVE if card['relative_actions'] else _ACT}\n```",
-    ]
-    if card["relative_actions"]:
-        steps = "steps of its processors" if not card["needs"] else "a step of its pre-processor from `smolvla_core`"
-        lines.append(
-            f"It predicts the ways of its joints from where they stand, of which {steps} and its post-processor make "
-            "positions. So a chunk is to be post-processed as a whole: `select_action` would add each of its actions "
-            "to where the robot has come to by then, and so does `lerobot-eval`, unless n_action_steps is 1."
-        )
-    if card["state_features"]:
-        lines.append(
-            f"It also sees {', '.join(card['state_features'])}, computed from the raw observation by a step of its "
-            "pre-processor that stock lerobot does not have: it loads only where the Python package `smolvla_core` "
-            "is installed."
-        )
-    if card["privileged_inputs"]:
-        lines.append(
-            f"It needs {', '.join(card['privileged_inputs'])} in the observation, which the challenge's standard "
-            "track does not provide."
-        )
-    if carries_vlm:
-        lines.append(
-            "The folder carries the configuration and tokenizer of its VLM, and names them by an absolute path. "
-            "After moving it, run `python -m smolvla_core.checkpoint relocate FOLDER` once."
-        )
-    return "\n\n".join(lines) + "\n"
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:

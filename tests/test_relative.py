@@ -10,7 +10,8 @@ from lerobot.lerobot_types import TransitionKey
 from lerobot.processor import RelativeActionsProcessorStep
 
 from smolvla_core.acting import load_actor
-from smolvla_core.checkpoint import CARD_FILE, export_policy, save_state
+from smolvla_core.card import CARD_FILE
+from smolvla_core.checkpoint import export_policy, save_state
 from smolvla_core.config import TrialConfig
 from smolvla_core.data.keys import dim_names
 from smolvla_core.errors import ConfigError

@@ -15,7 +15,7 @@ from smolvla_core.errors import DataError, UserError, disk_is_full
 from tune.closed_loop import ASKED, FOLDER, TRIED, Achieved, achieved, evaluator_name, make_room
 from tune.closed_loop_spec import ClosedLoop
 from tune.console import Say, counted
-from tune.ray_session import OUT_OF_TIME, TIME_IS_KEPT, Brake
+from tune.ray_session import ENDED_BY_TIME, OUT_OF_TIME, Brake
 from tune.records import Records, TrialRecord
 from tune.tracking import Tracker
 
@@ -111,7 +111,7 @@ def let_act(
                 say(f"{who}: left no policy that could act")
                 continue
         except Ended as ended:
-            more = "give more budget.hours and " if str(ended) in (OUT_OF_TIME, TIME_IS_KEPT) else ""
+            more = "give more budget.hours and " if str(ended) in ENDED_BY_TIME else ""
             say(f"The closed loop was ended ({ended}); {more}continue with --resume")
             return
         except Exception as error:

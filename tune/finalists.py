@@ -178,7 +178,7 @@ def compared(
                 "gain": gain.to_dict() if gain else None,
             }
         )
-    failed = {key for key, run in recorded.items() if run.outcome is not None and run.outcome.state == "failed"}
+    failed = {key: str(run.outcome.reason) for key, run in recorded.items() if run.outcome and is_lost(run)}
     awaited = [
         each.name
         for each in chosen
@@ -209,7 +209,7 @@ def compared(
         else:
             result["verdict"] += " Not all of them have acted on the same instances, so that test errors decide."
     result["policy"] = _exported(spec, [scored[winner, seed] for seed in seeds]) if winner is not None else None
-    result["missing"] = _missing(wanted_runs(spec, chosen), scored, recorded)
+    result["missing"] = _missing(wanted_runs(spec, chosen), scored, failed)
     return result
 
 
@@ -315,16 +315,11 @@ def _verdict(winner: str | None, baseline: str | None, gains: Mapping[str, Inter
 def _missing(
     wanted: Sequence[Run],
     scored: Mapping[tuple[str, int], TrialRecord],
-    recorded: Mapping[tuple[str, int], TrialRecord],
+    failed: Mapping[tuple[str, int], str],
 ) -> str | None:
     absent = [run for run in wanted if (run.role, run.seed) not in scored]
     if not absent:
         return None
-    failed = {
-        key: str(run.outcome.reason)
-        for key, run in recorded.items()
-        if run.outcome is not None and run.outcome.state == "failed"
-    }
     reasons = [f"{r.role}, seed {r.seed}: {failed[r.role, r.seed]}" for r in absent if (r.role, r.seed) in failed]
     cut = len(absent) - len(reasons)
     parts = [f"{cut} of {len(wanted)} trainings were cut: the study ended before them"] if cut else []

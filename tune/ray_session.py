@@ -36,6 +36,7 @@ _LOGGERS = ("ray.tune", "ray.train", "ray.air")
 INTERRUPTED = "interrupted"
 OUT_OF_TIME = "out of time"
 TIME_IS_KEPT = "out of time: the rest of budget.hours is for the finalists"
+ENDED_BY_TIME = (OUT_OF_TIME, TIME_IS_KEPT)
 
 
 @contextmanager

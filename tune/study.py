@@ -24,9 +24,8 @@ from tune.mirror import mirrored
 from tune.nodes import check_nodes
 from tune.packing import resources_of
 from tune.ray_session import (
+    ENDED_BY_TIME,
     INTERRUPTED,
-    OUT_OF_TIME,
-    TIME_IS_KEPT,
     Brake,
     ray_session,
     stopped_by_signals,
@@ -47,7 +46,6 @@ from tune.tuner import make_tuner
 from tune.versions import code_versions
 
 OPTUNA_FILE = "optuna.db"
-_ENDED_BY_TIME = (OUT_OF_TIME, TIME_IS_KEPT)
 
 
 @dataclass(frozen=True)
@@ -183,14 +181,14 @@ class Study:
 
         Acting to choose leaves the finalists their time; where it was cut they are chosen by what is known.
         """
-        if self.spec.finalists is None or brake.reason not in (None, *_ENDED_BY_TIME):
+        if self.spec.finalists is None or brake.reason not in (None, *ENDED_BY_TIME):
             return brake
         closed_loop = self.spec.closed_loop
         if closed_loop is not None and closed_loop.choose is not None:
             choosing = Brake(brake.left, lambda: kept_seconds(self.spec, self.run_dir, limit), self.say)
             with stopped_by_signals(choosing):
                 let_act(trials_acts(closed_loop, records.trials()), records, tracker, self.say, choosing)
-            if choosing.reason not in (None, *_ENDED_BY_TIME):
+            if choosing.reason not in (None, *ENDED_BY_TIME):
                 return choosing
             brake = choosing if choosing.reason is not None else brake
         runs = FixedRuns(
@@ -270,8 +268,8 @@ class Study:
         )
 
     def _finish(self, records: Records, tracker: Tracker, brake: Brake) -> Summary:
-        state = "complete" if brake.reason in (None, *_ENDED_BY_TIME) else "interrupted"
-        state = state if brake.reason in (None, *_ENDED_BY_TIME, INTERRUPTED) else "failed"
+        state = "complete" if brake.reason in (None, *ENDED_BY_TIME) else "interrupted"
+        state = state if brake.reason in (None, *ENDED_BY_TIME, INTERRUPTED) else "failed"
         summary, artifacts = write_results(self._summary(records, state, brake.reason), self.run_dir, records)
         tracker.end_study(summary.to_dict(), artifacts)
         return summary

@@ -23,6 +23,7 @@ from smolvla_core.data.keys import picture_size
 from smolvla_core.errors import DataError, first_line
 
 _TOGETHER_S = 1.0
+"""PyAV decodes pictures in one call that lie no further apart."""
 
 
 @cache

@@ -4,13 +4,11 @@ import json
 import shlex
 from typing import Any
 
+from smolvla_core.card import CARD_FILE, acting_code
 from smolvla_core.command import python_command
 from tune.report.study_files import StudyFiles
 from tune.summary import Summary
 from tune.tracking import viewing_command, viewing_page
-
-_CARD = "smolvla_core.json"
-"""What ``smolvla_core.checkpoint`` tells of a policy in its folder."""
 
 
 def use_of(study: StudyFiles, summary: Summary) -> dict[str, str]:
@@ -51,22 +49,17 @@ def _loading_code(folder: str) -> str:
         *lines,
         '    "task": "the instruction in words",',
         "}",
-        _acting_code(folder),
+        acting_code(_card(folder)),
     ])  # fmt: skip
 
 
-def _acting_code(folder: str) -> str:
+def _card(folder: str) -> dict[str, Any]:
+    """What a policy tells of itself; empty where that cannot be read."""
     try:
-        with open(f"{folder}/{_CARD}", encoding="utf-8") as file:
-            relative = bool(json.load(file).get("relative_actions"))
-    except (OSError, ValueError, AttributeError):
-        relative = False
-    if relative:
-        return (
-            "actions = postprocess(policy.predict_action_chunk(preprocess(observation)))[0]"
-            "[: policy.config.n_action_steps]"
-        )
-    return "action = postprocess(policy.select_action(preprocess(observation)))"
+        with open(f"{folder}/{CARD_FILE}", encoding="utf-8") as file:
+            return dict(json.load(file))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _inputs(folder: str) -> dict[str, Any]:
