@@ -93,6 +93,16 @@ FORBIDDEN: tuple[str, ...] = (
 )
 """What the challenge's standard track forbids; ``key[:n]`` is a key's first n dims."""
 
+ROBOT_POSE_KEYS = ("robot_pos", "robot_ori_cos", "robot_ori_sin")
+"""The robot's place in the world; cosine and sine of its roll, pitch and yaw."""
+
+CAMERA_PIXELS: Mapping[str, int] = MappingProxyType({"head": 720, "left_wrist": 480, "right_wrist": 480})
+"""Pixels to a side of each camera's pictures."""
+FOCAL_PX: Mapping[str, float] = MappingProxyType({"head": 306.0, "left_wrist": 388.6639, "right_wrist": 388.6639})
+"""Focal lengths, in pixels of that size; the principal point is the middle."""
+CAMERA_POSES: tuple[str, ...] = ("left_wrist", "right_wrist", "head")
+"""The cameras in the order of ``cam_rel_poses``; each has 7 dims, and looks along -z with y up."""
+
 PRIVILEGED = ("task_info", "cam_rel_poses")
 """Columns beside the state that are never inputs in the standard track."""
 

@@ -4,17 +4,21 @@ import numpy as np
 import pytest
 
 from smolvla_core.garden import demonstration
+from smolvla_core.garden.astray import Miss
 from smolvla_core.garden.baselines import main, run
 from smolvla_core.garden.demonstration import demonstrate
 from smolvla_core.garden.env import GardenEnv
 from smolvla_core.garden.expert import Expert, Style, draw_style
+from smolvla_core.garden.motion import seen_from
+from smolvla_core.garden.reach import Reach
 from smolvla_core.garden.robot import SIDES
 from smolvla_core.garden.tasks import TASKS
 from smolvla_core.garden.world import HIGH, LOW
 from smolvla_core.live import PROPRIOCEPTION
-from smolvla_core.r1pro import ACTION
+from smolvla_core.r1pro import ACTION, RELEASES
 
 EGGS, TOYS = TASKS
+LAYOUT = RELEASES["2025"]
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +58,49 @@ def test_only_who_looks_does_it():
         assert run(policy, EGGS, 24)["eggs_placed"] == 0.0
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_it_recovers_from_a_missed_grasp(env, side):
+@pytest.mark.parametrize("hand", [0, 1])
+def test_it_recovers_from_a_grasp_that_goes_astray(env, hand):
     plain, empty = watched(env, 25, Style())
     assert (plain["success"], empty) == (True, 0)
-    missed, empty = watched(env, 25, Style(misses=side))
-    assert (missed["success"], missed["eggs_placed"], empty) == (True, 1.0, 1)
+    for closes in (True, False):
+        misses = [None, None]
+        misses[hand] = Miss(0.075, 0.0, closes)
+        missed, empty = watched(env, 25, Style(misses=tuple(misses)))
+        assert (missed["success"], missed["eggs_placed"], empty) == (True, 1.0, int(closes))
+
+
+def hands_of(action):
+    """Where an action (23,) puts the hands, and their grippers."""
+    reach = Reach()
+    arms = {side: action[list(ACTION[f"arm_{side}"])].astype(float) for side in SIDES}
+    reach.reset(arms, action[list(ACTION["trunk"])].astype(float))
+    return reach.hands(), {side: action[ACTION[f"gripper_{side}"].start] for side in SIDES}
+
+
+def test_while_a_hand_is_astray_it_means_to_stay_over_the_egg_with_an_open_gripper(env):
+    expert = Expert(Style(misses=(Miss(0.075, 0.3, closes=True),)))  # the first grasp is the left hand's
+    observation, info = env.reset(options={"instance": 25})
+    apart, shut, ended = 0, 0, False
+    while not ended:
+        state = observation[PROPRIOCEPTION]
+        action = expert.act(state, info["task_info"])
+        left, right = (slice(ACTION[f"arm_{side}"].start, ACTION[f"gripper_{side}"].stop) for side in SIDES)
+        rest = np.delete(expert.meant, np.r_[left])
+        assert np.array_equal(rest, np.delete(action, np.r_[left]))  # the base, the trunk, the other hand
+        (done, _), (meant, grippers) = hands_of(action), hands_of(expert.meant)
+        if np.linalg.norm(done["left"] - meant["left"]) > 0.06 and done["left"][2] < 0.10:
+            base = np.array([*state[list(LAYOUT["robot_pos"])][:2], state[LAYOUT["robot_2d_ori"].start]])
+            eggs = seen_from(base.astype(float), info["task_info"].reshape(-1, 7)[1:4, :2].astype(float))
+            assert np.linalg.norm(eggs - meant["left"][:2], axis=1).min() < 0.02
+            assert meant["left"][2] == pytest.approx(expert.style.hover, abs=0.02)
+            assert grippers["left"] == 1.0
+            apart, shut = apart + 1, shut + (action[ACTION["gripper_left"].start] < -0.9)
+        observation, _, success, cut_off, info = env.step(action)
+        ended = success or cut_off
+    assert apart > 15
+    assert shut > 2
+    assert success
+    assert np.array_equal(expert.meant, action)  # once over, it does what it means
 
 
 def test_an_egg_that_it_loses_is_fetched_from_where_it_lies(env):
@@ -83,10 +124,13 @@ def test_styles_are_drawn_from_the_generator_alone():
 
     assert drawn(1) == drawn(1) != drawn(2)
     many = [drawn(seed, 0.3) for seed in range(400)]
-    assert 0.22 < np.mean([style.misses is not None for style in many]) < 0.38
-    assert {style.misses for style in many} == {None, *SIDES}
+    misses = [miss for style in many for miss in style.misses]
+    assert 0.26 < np.mean([miss is not None for miss in misses]) < 0.34
+    gone = [miss for miss in misses if miss is not None]
+    assert 0.03 <= min(m.distance for m in gone) < 0.035 < 0.075 < max(m.distance for m in gone) <= 0.08
+    assert 0.4 < np.mean([m.closes for m in gone]) < 0.6
     assert np.ptp([style.speed for style in many]) > 0.1
-    assert {drawn(seed, 0.0).misses for seed in range(40)} == {None}
+    assert not any(miss for seed in range(40) for miss in drawn(seed, 0.0).misses)
 
 
 def test_a_demonstration_is_a_function_of_seed_and_instance(env):

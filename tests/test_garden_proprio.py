@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from smolvla_core.garden.proprio import CAMERA_ORDER, Proprioception
+from smolvla_core.garden.proprio import Proprioception
 from smolvla_core.garden.robot import ARM_JOINTS, CAMERAS, FINGER_JOINTS, SIDES, TRUNK_JOINTS
 from smolvla_core.garden.world import resting_action
-from smolvla_core.r1pro import RELEASES
+from smolvla_core.r1pro import CAMERA_POSES, RELEASES
 from tests.garden_fixtures import wait, world_at
 
 LAYOUT = RELEASES["2025"]
@@ -119,8 +119,8 @@ def test_cameras_are_seen_from_the_robot_in_behavior_s_order(moving):
     world, _ = moving
     place, turned = body_pose(world)
     poses = Proprioception(world).camera_poses().reshape(3, 7)
-    assert CAMERA_ORDER == ("left_wrist", "right_wrist", "head")
-    for name, pose in zip(CAMERA_ORDER, poses, strict=True):
+    assert CAMERA_POSES == ("left_wrist", "right_wrist", "head")
+    for name, pose in zip(CAMERA_POSES, poses, strict=True):
         camera = world.data.cam(CAMERAS[name])
         assert pose[:3] == pytest.approx(turned.inv().apply(camera.xpos - place), abs=1e-5)
         ahead = turned.inv().apply(camera.xmat.reshape(3, 3) @ [0, 0, -1])

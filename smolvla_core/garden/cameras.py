@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smolvla_core.errors import UserError
-from smolvla_core.garden.robot import CAMERA_PIXELS, CAMERAS
+from smolvla_core.garden.robot import CAMERAS
+from smolvla_core.r1pro import CAMERA_PIXELS
 
 Picture = NDArray[np.uint8]
 

@@ -77,7 +77,7 @@ def demonstrate(
         instance: its number.
         seed: of style and noise, together with the instance.
         noise: share of the full disturbance, in the first attempts.
-        misses: share of demonstrations with a missed first grasp.
+        misses: share of grasps whose first attempt goes astray.
     """
     for attempt, share in enumerate(NOISE_OF_ATTEMPTS):
         rng = np.random.default_rng([seed, instance, attempt])
@@ -105,8 +105,8 @@ def _perform(
     rows: dict[str, list[NDArray[np.float32]]] = {"state": [], "poses": [], "info": [], "meant": [], "done": []}
     ended = False
     while not ended:
-        meant = expert.act(observation[PROPRIOCEPTION], info["task_info"])
-        values = (observation[PROPRIOCEPTION], observation[CAM_REL_POSES], info["task_info"], meant, disturb(meant))
+        done = disturb(expert.act(observation[PROPRIOCEPTION], info["task_info"]))
+        values = (observation[PROPRIOCEPTION], observation[CAM_REL_POSES], info["task_info"], expert.meant, done)
         for row, value in zip(rows.values(), values, strict=True):
             row.append(value)
         observation, _, terminated, truncated, info = env.step(values[-1])

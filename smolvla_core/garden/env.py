@@ -12,10 +12,10 @@ from smolvla_core.errors import UserError
 from smolvla_core.garden.cameras import Cameras
 from smolvla_core.garden.goal import Score, score
 from smolvla_core.garden.proprio import WIDTH, Proprioception
-from smolvla_core.garden.robot import CAMERA_PIXELS
 from smolvla_core.garden.tasks import TASKS
 from smolvla_core.garden.world import HIGH, LOW, World
 from smolvla_core.live import CAMERAS, CONTROL_HZ, PROPRIOCEPTION
+from smolvla_core.r1pro import CAMERA_PIXELS
 
 CAM_REL_POSES = "robot_r1::cam_rel_poses"
 

@@ -4,8 +4,8 @@ It acts on the proprioception and the privileged poses of `task_info` alone. Wha
 what a policy can see, so that demonstrations agree with each other: it turns left until the basket is
 in the head camera's view, drives straight to it, takes the leftmost egg with the left hand and the
 rightmost with the right, carries them sideways to the tree nearest to the basket, and comes back for
-what is left. A gripper that closed on nothing opens and tries again. Toys it carries from the lawn to
-the basket in the same way (`errand`).
+what is left. A gripper that closed on nothing opens and tries again; a grasp may be made to go `astray`.
+Toys it carries from the lawn to the basket in the same way (`errand`).
 """
 
 import math
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_core.garden.astray import Intention, Miss, draw_miss
 from smolvla_core.garden.errand import Errand, HideEggs, Seen
 from smolvla_core.garden.instance import EGGS, wrapped
 from smolvla_core.garden.motion import TURN_SPEED, Drive, Hand, seen_from
@@ -56,12 +57,12 @@ class Style:
     stand: float = STAND_M
     hover: float = 0.19
     """Height over the eggs from which a hand goes down."""
-    misses: str | None = None
-    """A hand whose first grasp is beside the egg."""
+    misses: tuple[Miss | None, ...] = ()
+    """Of the first attempts of the episode's grasps, in their order; those beyond find the egg."""
 
 
 def draw_style(rng: np.random.Generator, misses: float = 0.15) -> Style:
-    """A random style; ``misses`` is the share of demonstrations with a missed grasp."""
+    """A random style; ``misses`` is the share of grasps whose first attempt goes astray."""
     late = SIDES[int(rng.integers(2))]
     return Style(
         speed=float(rng.uniform(0.88, 1.0)),
@@ -69,7 +70,7 @@ def draw_style(rng: np.random.Generator, misses: float = 0.15) -> Style:
         heading=float(rng.uniform(-0.08, 0.08)),
         stand=STAND_M + float(rng.uniform(-0.015, 0.015)),
         hover=float(rng.uniform(0.17, 0.21)),
-        misses=SIDES[int(rng.integers(2))] if rng.random() < misses else None,
+        misses=tuple(draw_miss(rng) if rng.random() < misses else None for _ in range(EGGS)),
     )
 
 
@@ -94,7 +95,10 @@ class _Task:
     since: int = 0
     wait: int = 0
     slot: Array = field(default_factory=lambda: np.zeros(2))
-    misses: bool = False
+    astray: Array | None = None
+    """Where the hand goes, from the egg (2,), until it has been there."""
+    closes: bool = True
+    """Whether it closes the gripper there."""
 
 
 class Expert:
@@ -123,10 +127,16 @@ class Expert:
         self._carries: dict[str, int | None] = dict.fromkeys(SIDES)
         self._grip = dict.fromkeys(SIDES, 1.0)
         self._gripper = dict.fromkeys(SIDES, 1.0)
-        self._misses = self.style.misses
+        self._misses = iter(self.style.misses)
+        self._intention = Intention()
+        self.meant: NDArray[np.float32] = np.zeros(ACTION_WIDTH, dtype=np.float32)
+        """The last action (23,) as it should have been: another than what was done while a hand is astray."""
 
     def act(self, proprio: NDArray[np.floating], task_info: NDArray[np.floating]) -> NDArray[np.float32]:
-        """The action (23,) for what is measured (256,) and where things are (`World.task_info`)."""
+        """What it does (23,) about what is measured (256,) and where things are (`World.task_info`).
+
+        `meant` is then what should be done.
+        """
         self._see(np.asarray(proprio, dtype=np.float64), np.asarray(task_info, dtype=np.float64).reshape(-1, 7))
         velocity = getattr(self, f"_{self._phase}")()
         hands = {side: self._hands[side].towards(self._hand_goal(side)) for side in SIDES}
@@ -147,6 +157,11 @@ class Expert:
             self._gripper[side] += float(np.clip(change, -_GRIPPER_RATE, _GRIPPER_RATE))
             action[ACTION[f"gripper_{side}"].start] = self._gripper[side]
         self._frame += 1
+        self.meant = action.astype(np.float32)
+        for side, joints in self._intention.arms(trunk, arms, self._hands, self._astray()).items():
+            dims = ACTION[f"arm_{side}"]
+            self.meant[dims.start : dims.stop] = joints
+            self.meant[ACTION[f"gripper_{side}"].start] = 1.0
         return action.astype(np.float32)
 
     def finish(self) -> list[Skill]:
@@ -192,7 +207,7 @@ class Expert:
         goal = self._stand(place)
         if self._arrived(goal, 0.08):
             self._end("move to")
-            self._assign(things)
+            self._assign(things, place)
             self._phase = "pick"
         return self._drive.towards(self._base, goal)
 
@@ -245,9 +260,14 @@ class Expert:
         if task.step == "hover" and np.linalg.norm(at[:2] - goal[:2]) < 0.025 and abs(at[2] - goal[2]) < 0.05:
             self._go(task, "descend")
         elif task.step == "descend" and abs(at[2] - goal[2]) < 0.015 and np.linalg.norm(at[:2] - goal[:2]) < 0.025:
-            self._grip[side] = -1.0
-            self._go(task, "close")
+            if task.astray is not None and not task.closes:
+                task.astray = None
+                self._go(task, "hover")
+            else:
+                self._grip[side] = -1.0
+                self._go(task, "close")
         elif task.step == "close" and task.since >= _CLOSING:
+            task.astray = None
             if self._opening[side] > _HOLDS_FROM_M:
                 self._carries[side] = task.egg
             else:
@@ -255,12 +275,12 @@ class Expert:
             self._go(task, "lift")
         elif task.step == "lift" and at[2] > _UP_M - 0.02:
             if self._carries[side] is None:
-                task.misses = False
                 self._go(task, "hover")
             else:
                 task.skill.stop = self._frame
                 self._tasks[side] = None
         elif task.since > 3 * CONTROL_HZ:
+            task.astray = None
             self._grip[side] = 1.0
             self._go(task, "hover")
 
@@ -289,15 +309,22 @@ class Expert:
         if self._phase == "place":
             height = self._errand.drop_height if task.step in ("lower", "open") else ready[2]
             return np.array([*task.slot, height])
-        spot = self._seen.things[task.egg, :2]
-        if task.misses:
-            inwards = self._errand.next(self._seen, self._errand.left(self._seen))[0] - spot
-            spot = spot + 0.09 * inwards / max(1e-6, float(np.linalg.norm(inwards)))
-        place = seen_from(self._base, spot)
         if task.step == "lift":
             return np.array([*self._at[side][:2], ready[2]])
+        spot = self._seen.things[task.egg, :2]
+        if task.astray is not None:
+            spot = spot + task.astray
         height = self.style.hover if task.step == "hover" else _GRIP_HEIGHT_M
-        return np.array([*place, height])
+        return np.array([*seen_from(self._base, spot), height])
+
+    def _astray(self) -> dict[str, Array]:
+        """Where each hand that is astray should be, in the robot's frame: over its egg."""
+        tasks = ((side, task) for side, task in self._tasks.items() if task is not None and task.wait <= 0)
+        return {
+            side: np.array([*seen_from(self._base, self._seen.things[task.egg, :2]), self.style.hover])
+            for side, task in tasks
+            if task.astray is not None
+        }
 
     # what it knows
 
@@ -311,7 +338,7 @@ class Expert:
     def _bearing(self, place: Array) -> float:
         return float(np.arctan2(*seen_from(self._base, place)[::-1]))
 
-    def _assign(self, eggs: list[int]) -> None:
+    def _assign(self, eggs: list[int], middle: Array) -> None:
         """The leftmost egg to the left hand, the rightmost to the right; one alone to the hand on its side."""
         level = seen_from(self._base, self._seen.things[:, :2])[:, 1]
         order = sorted(eggs, key=lambda i: -level[i])
@@ -321,8 +348,10 @@ class Expert:
         for side, egg in wanted.items():
             name = self._errand.things[egg]
             skill = self._new("pick up from", (name, self._errand.source), name)
-            misses, self._misses = self._misses == side, None if self._misses == side else self._misses
-            self._tasks[side] = _Task(egg, skill, "hover", wait=self.style.wait[side], misses=misses)
+            task = _Task(egg, skill, "hover", wait=self.style.wait[side])
+            if (miss := next(self._misses, None)) is not None:
+                task.astray, task.closes = miss.offset(self._seen.things[egg, :2], middle), miss.closes
+            self._tasks[side] = task
 
     def _free_slot(self, side: str, taken: list[Array]) -> Array:
         let_go = [i for i in range(EGGS) if i not in self._carries.values()]

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from smolvla_core.garden.env import GardenEnv, Observation
 from smolvla_core.garden.proprio import WIDTH
-from smolvla_core.garden.robot import CAMERA_PIXELS
 from smolvla_core.live import CAMERAS, PROPRIOCEPTION
-from smolvla_core.r1pro import ACTION_WIDTH
+from smolvla_core.r1pro import ACTION_WIDTH, CAMERA_PIXELS
 
 GYM_ID = "smolvla_core/EggGardenLeRobot-v0"
 IMAGE_NAMES: Mapping[str, str] = {camera: f"rgb.{camera}" for camera in CAMERA_PIXELS}

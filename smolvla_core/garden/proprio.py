@@ -20,13 +20,11 @@ from smolvla_core.garden.robot import (
     TRUNK_JOINTS,
 )
 from smolvla_core.garden.world import World
-from smolvla_core.r1pro import JOINTS, RELEASES
+from smolvla_core.r1pro import CAMERA_POSES, JOINTS, RELEASES
 
 Array = NDArray[np.float64]
 
 WIDTH = 256
-CAMERA_ORDER = ("left_wrist", "right_wrist", "head")
-"""Of ``cam_rel_poses``, as BEHAVIOR lists its cameras."""
 _BASE_PLACES = (0, 1, 5)
 """x, y and yaw among the six virtual joints of a base."""
 
@@ -99,7 +97,7 @@ class Proprioception:
 
     def camera_poses(self) -> NDArray[np.float32]:
         """``cam_rel_poses`` (21,): position and quaternion of each camera in the robot's frame; they look along -z."""
-        cameras = [self._world.data.cam(CAMERAS[name]) for name in CAMERA_ORDER]
+        cameras = [self._world.data.cam(CAMERAS[name]) for name in CAMERA_POSES]
         return np.concatenate([self._seen_from_base(c.xpos, c.xmat) for c in cameras]).astype(np.float32)
 
     def _seen_from_base(self, position: Array, rotation: Array, positive: int = 0) -> Array:

@@ -32,8 +32,8 @@ from smolvla_core.garden import folder
 from smolvla_core.garden.cameras import Cameras
 from smolvla_core.garden.demonstration import Demonstration, demonstrate, film
 from smolvla_core.garden.env import GardenEnv
-from smolvla_core.garden.robot import CAMERA_PIXELS
 from smolvla_core.garden.tasks import TASKS
+from smolvla_core.r1pro import CAMERA_PIXELS
 
 SMALLEST, LARGEST = 32, 720
 STAND_INS = (1_000_000, 2_000_000)
@@ -56,7 +56,7 @@ class Settings:
     noise: float = 0.3
     """Share of the full disturbance of what the expert does."""
     misses: float = 0.15
-    """Share of demonstrations with a missed first grasp."""
+    """Share of grasps whose first attempt goes astray."""
     max_seconds: float = 20.0
 
     @property
@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=plain.seed, help=f"of styles and noise (default {plain.seed})")
     parser.add_argument("--noise", type=float, default=plain.noise, help=f"0 to 1 (default {plain.noise:g})")
     parser.add_argument(
-        "--misses", type=float, default=plain.misses, help=f"share with a missed grasp (default {plain.misses:g})"
+        "--misses", type=float, default=plain.misses, help=f"grasps that first go astray (default {plain.misses:g})"
     )
     parser.add_argument("--max-seconds", type=float, default=plain.max_seconds, help=f"default {plain.max_seconds:g}")
     cores = os.cpu_count() or 1

@@ -16,6 +16,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from smolvla_core.r1pro import CAMERA_PIXELS, FOCAL_PX
+
 Array = NDArray[np.float64]
 
 SIDES = ("left", "right")
@@ -31,8 +33,6 @@ CAMERAS: Mapping[str, str] = MappingProxyType(
     {"head": "zed", "left_wrist": "left_realsense", "right_wrist": "right_realsense"}
 )
 """Names in the model, by BEHAVIOR's name of the camera."""
-CAMERA_PIXELS: Mapping[str, int] = MappingProxyType({"head": 720, "left_wrist": 480, "right_wrist": 480})
-_FOCAL_PX: Mapping[str, float] = MappingProxyType({"head": 306.0, "left_wrist": 388.6639, "right_wrist": 388.6639})
 
 BASE_SPEED = np.array([0.75, 0.75, 1.0])
 """Most that an action may ask of the base: m/s forward and left, rad/s."""
@@ -210,7 +210,7 @@ def _camera(
     rotation = np.stack([sideways, np.cross(back, sideways), back], axis=1)
     quat = np.empty(4)
     mujoco.mju_mat2Quat(quat, rotation.ravel())
-    fovy = math.degrees(2 * math.atan(CAMERA_PIXELS[name] / 2 / _FOCAL_PX[name]))
+    fovy = math.degrees(2 * math.atan(CAMERA_PIXELS[name] / 2 / FOCAL_PX[name]))
     body.add_camera(name=CAMERAS[name], pos=place, quat=quat, fovy=fovy)
 
 
