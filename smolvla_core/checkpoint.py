@@ -54,8 +54,8 @@ def save_state(learner: Learner, folder: Path) -> None:
     for name, value in (learner.ema or {}).items():
         tensors[f"ema/{name}"] = value
     for name, parameter in learner.trained.items():
-        for key, value in learner.optimizer.state[parameter].items():
-            tensors[f"optim.{key}/{name}"] = torch.as_tensor(value)
+        for key, value in learner.optimizers.state(parameter):
+            tensors[f"optim.{key}/{name}"] = value
     counters = {
         "samples_seen": learner.samples_seen,
         "step": learner.step_count,
@@ -89,11 +89,12 @@ def load_state(learner: Learner, folder: Path) -> None:
             parameter.copy_(tensors[f"model/{name}"])
             if learner.ema is not None:
                 learner.ema[name].copy_(tensors[f"ema/{name}"])
-            learner.optimizer.state[parameter] = {
+            kept = {
                 key.split("/")[0].removeprefix("optim."): value.to(device)
                 for key, value in tensors.items()
                 if key.startswith("optim.") and key.partition("/")[2] == name
             }
+            learner.optimizers.restore(parameter, kept)
     learner.samples_seen, learner.step_count = document["samples_seen"], document["step"]
     learner.micro_batch = document.get("micro_batch", learner.micro_batch)
 

@@ -33,17 +33,33 @@ class TaskInfoConfig(Section):
     ``real``, then 3 dims ``pos``, in the world.
     """
 
-    basket: tuple[int, int]
-    """First dim of the basket's position, and the one past its last: x and y, or x, y and z."""
+    basket: tuple[int, int] | None = None
+    """First dim of the basket's position, and the one past its last: x and y, or x, y and z. For features."""
+    objects: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Kind of objects -> the first of the three dims of each one's position. For ``localization``."""
     frame: Literal["world", "robot"] = "world"
     """``world``: the robot's own pose is taken from the raw state. ``robot``: as end effectors are."""
 
     @field_validator("basket")
     @classmethod
-    def _two_or_three_dims(cls, basket: tuple[int, int]) -> tuple[int, int]:
-        if basket[0] < 0 or basket[1] - basket[0] not in (2, 3):
+    def _two_or_three_dims(cls, basket: tuple[int, int] | None) -> tuple[int, int] | None:
+        if basket is not None and (basket[0] < 0 or basket[1] - basket[0] not in (2, 3)):
             raise ValueError("must be [first, past the last] of 2 or 3 dims, e.g. [13, 16]")
         return basket
+
+    @field_validator("objects")
+    @classmethod
+    def _some_of_each(cls, objects: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        for kind, firsts in objects.items():
+            if not firsts or min(firsts) < 0:
+                raise ValueError(f"{kind} must be the first dims of one object or more, e.g. [13] or [0, 13, 26]")
+        return objects
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.basket is None and not self.objects:
+            raise ValueError("says nothing; give 'basket', e.g. [13, 16], or 'objects', e.g. {basket: [13]}")
+        return self
 
 
 class DatasetSource(Section):
@@ -56,7 +72,7 @@ class DatasetSource(Section):
     cameras: dict[str, str] | None = None
     """In place of ``data.cameras``, where this dataset names its cameras differently."""
     task_info: TaskInfoConfig | None = None
-    """Where object poses stand; needed by features that use them, else not read."""
+    """Where object poses stand; needed by features and by localization, else not read."""
     task: int | None = Field(default=None, ge=0)
     """Number of the one task to use of a dataset of several, as in ``meta/tasks.parquet``; the files of the
     others need not be there. None: all of its tasks."""
@@ -335,9 +351,19 @@ class PolicyConfig(Section):
         return self.chunk_size if self.n_action_steps is None else self.n_action_steps
 
 
+class LocalizationConfig(Section):
+    """An auxiliary loss: where objects are in the pictures; see ``smolvla_core.localization``."""
+
+    weight: float = Field(default=0.0, ge=0)
+    """Of its loss beside the flow-matching loss. 0 is off. Above 0 it needs ``task_info.objects`` of the main
+    dataset, and a vision encoder that is trained."""
+
+
 class OptimConfig(Section):
     """Optimizer, schedule and length. The defaults are lerobot's SmolVLA preset at batch 8."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """``muon``: for the matrices of the transformers' layers, beside AdamW; see ``smolvla_core.optimizers``."""
     batch_size: int = Field(default=8, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples a forward pass; gradients are accumulated up to the batch. None: the batch."""
@@ -474,6 +500,7 @@ class TrialConfig(Section):
     curriculum: CurriculumConfig = CurriculumConfig()
     augment: AugmentConfig = AugmentConfig()
     policy: PolicyConfig = PolicyConfig()
+    localization: LocalizationConfig = LocalizationConfig()
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -485,6 +512,28 @@ class TrialConfig(Section):
                 f"eval.frame_stride is {self.scored_stride}, which is no multiple of data.frame_stride "
                 f"({self.data.frame_stride}), so that the scored time stamps would fall between the policy's; "
                 "remove it, or set it to a multiple"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _locates_what_is_named(self) -> Self:
+        where = self.data.train[0].task_info
+        if not self.localization.weight:
+            return self
+        if where is None or not where.objects:
+            raise ValueError(
+                "localization.weight is above 0, but nothing says what is to be located; give the main dataset "
+                "task_info: {objects: {...}}, or set it to 0"
+            )
+        if self.policy.freeze_vision_encoder:
+            raise ValueError(
+                "localization.weight is above 0, but the vision encoder is frozen, so that it would change nothing; "
+                "set policy.freeze_vision_encoder and policy.train_expert_only to false, or it to 0"
+            )
+        if not self.runtime.fast_forward:
+            raise ValueError(
+                "localization.weight is above 0, but lerobot's own forward gives out no image tokens; set "
+                "runtime.fast_forward to true, or it to 0"
             )
         return self
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from smolvla_core.config import DatasetSource, StateConfig
 from smolvla_core.errors import ConfigError
-from smolvla_core.r1pro import EEF_POSITION_KEYS, GRIPPER_KEYS, JOINTS, RELEASES
+from smolvla_core.r1pro import EEF_POSITION_KEYS, GRIPPER_KEYS, JOINTS, RELEASES, ROBOT_POSE_KEYS
 from smolvla_core.state import key_dims
 
 Rows = NDArray[np.float32]
@@ -132,7 +132,7 @@ class BasketDistance:
     def resolve(cls, release: str, source: DatasetSource, task_info_width: int | None) -> Self:
         """See :class:`Feature`."""
         where = source.task_info
-        if where is None or task_info_width is None:
+        if where is None or where.basket is None or task_info_width is None:
             raise ConfigError(
                 "state.features: basket_distance needs the basket's place in observation.task_info; "
                 "give it with the dataset, e.g. task_info: {basket: [13, 16]}"
@@ -208,9 +208,9 @@ def _frozen(value: Any) -> Any:
 
 
 def _robot_pose(release: str) -> tuple[tuple[int, ...], ...]:
-    if "robot_pos" not in RELEASES[release]:
+    if any(key not in RELEASES[release] for key in ROBOT_POSE_KEYS):
         raise ConfigError(
             f"state.features: basket_distance needs the robot's own pose, which the {release} release does not have; "
             "remove it, or set task_info.frame to robot if the dataset's poses are relative to it"
         )
-    return tuple(key_dims((key,), release) for key in ("robot_pos", "robot_ori_cos", "robot_ori_sin"))
+    return tuple(key_dims((key,), release) for key in ROBOT_POSE_KEYS)

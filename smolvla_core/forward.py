@@ -168,8 +168,13 @@ class TrainedForward:
 
     def flow_errors(self, inputs: Inputs, noise: Tensor, time: Tensor) -> Tensor:
         """See :class:`Forward`."""
-        prefix = self.passes.encode(self.policy, self._observe(inputs))
-        return _trained_errors(self.policy, self.passes, prefix, inputs, noise, time)
+        return self.errors_and_tokens(inputs, noise, time)[0]
+
+    def errors_and_tokens(self, inputs: Inputs, noise: Tensor, time: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The same errors, and the tokens (B, n, W) of each camera's pictures that the VLM got."""
+        observation = self._observe(inputs)
+        prefix = self.passes.encode(self.policy, observation)
+        return _trained_errors(self.policy, self.passes, prefix, inputs, noise, time), observation.embeddings
 
     @torch.no_grad()
     def answer(

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from smolvla_core.config import RuntimeConfig, TrialConfig
 from smolvla_core.data.batch import Batch, to_lerobot
 from smolvla_core.errors import ConfigError, DivergedError, InfeasibleError, first_line
-from smolvla_core.forward import choose_forward
+from smolvla_core.forward import TrainedForward, choose_forward
 from smolvla_core.interface import Interface
+from smolvla_core.localization import Locator, Places, kinds_of
+from smolvla_core.optimizers import Optimizers
 from smolvla_core.policy import Processors, build_policy, make_processors, training_stats
 from smolvla_core.weights import FrameWeighter, FrameWeights, loss_denominator, per_sample_losses
 
@@ -24,9 +26,12 @@ _LOG = logging.getLogger(__name__)
 class StepStats:
     """What one step measured."""
 
-    loss: float
     grad_norm: float
     lr: float
+    loss: float
+    """The flow-matching loss."""
+    localization: float | None = None
+    """The loss of locating objects, before its weight; None where nothing is located."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Reading:
     processors: Processors
     """With the dataset's own statistics."""
     weighter: FrameWeighter
+    places: Places | None
+    """Where objects are to be located."""
 
 
 class Learner:
@@ -47,6 +54,7 @@ class Learner:
         interface: what the policy sees and does, on the main dataset.
         weights: of the loss at every frame of the main dataset, (N,).
         others: the same of the datasets that are trained beside it, in their order.
+        places: of objects in each dataset's pictures, in the same order; None: nothing is located there.
 
     Raises:
         ConfigError: the policy cannot be built, or the device does not exist.
@@ -58,27 +66,26 @@ class Learner:
         interface: Interface,
         weights: FrameWeights,
         others: Sequence[tuple[Interface, FrameWeights]] = (),
+        places: Sequence[Places | None] = (),
     ):
         self.config, self.interface = config, interface
         self.device = pick_device(config.runtime)
         self.precision = pick_precision(config.runtime, self.device)
         self.policy = build_policy(config, interface, self.device)
         self.forward, self.forward_line = choose_forward(self.policy, config.runtime)
-        self.readings = tuple(self._reading(*dataset) for dataset in ((interface, weights), *others))
+        datasets = ((interface, weights), *others)
+        shown = (*places, *[None] * (len(datasets) - len(places)))
+        self.readings = tuple(self._reading(*dataset, where) for dataset, where in zip(datasets, shown, strict=True))
         self.processors = self.readings[0].processors
         self.trained: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in self.policy.named_parameters() if parameter.requires_grad
         }
-        optim = config.optim
-        self.optimizer = torch.optim.AdamW(
-            self.trained.values(),
-            lr=optim.peak_lr,
-            betas=optim.betas,
-            eps=optim.eps,
-            weight_decay=optim.weight_decay,
-            fused=True,  # one pass over memory in place of ten; the same numbers but for rounding
-        )
-        decaying = optim.ema_decay is not None
+        self.locator = self._locator()
+        if self.locator is not None:
+            named = self.locator.named_parameters()
+            self.trained |= {f"localization.{name}": parameter for name, parameter in named}
+        self.optimizers = Optimizers(self.trained, config.optim)
+        decaying = config.optim.ema_decay is not None
         self.ema: dict[str, Tensor] | None = (
             {name: parameter.detach().clone() for name, parameter in self.trained.items()} if decaying else None
         )
@@ -109,32 +116,40 @@ class Learner:
         denominator = sum(
             loss_denominator(each, part.is_pad, normalize) for each, part in zip(weights, parts, strict=True)
         )
-        while (total := self._accumulate(parts, weights, denominator)) is None:
+        while (found := self._accumulate(parts, weights, denominator)) is None:
             # here, where nothing holds the tensors of what failed any more
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizers.zero_grad()
             free_memory(self.device)
         norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.optim.grad_clip)
         self._refuse_non_finite(norm, "gradient norm")
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        self.optimizers.step(lr)
         self._update_ema()
         self.step_count += 1
         self.samples_seen += sum(map(len, parts))
-        return StepStats(total, norm.item(), lr)
+        return StepStats(norm.item(), lr, **found)
 
     def step_weights(self, batch: Batch) -> Tensor:
         """Weights of the loss: (B, T) of every step, or (B, 1) of every sample."""
         rows = batch.step_rows if self.config.weighting.per_step else batch.rows[:, None]
         return self.readings[batch.dataset].weighter.compute_batch_weights({"index": rows})[0]
 
-    def per_sample_losses(self, batch: Batch, step_weights: Tensor) -> Tensor:
-        """Weighted flow-matching losses (B,); see :func:`smolvla_core.weights.per_sample_losses`."""
+    def losses(self, batch: Batch, step_weights: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weighted flow-matching losses (B,), see :func:`smolvla_core.weights.per_sample_losses`; and those of
+        locating objects (B,), where they are located in the batch's dataset.
+        """
         reading = self.readings[batch.dataset]
         inputs = to_lerobot(batch, reading.interface, reading.processors, self.device)
+        located = None
         with self.autocast():
-            errors = self.flow_errors(inputs, batch)
-        return per_sample_losses(errors, batch.is_pad.to(self.device), step_weights.to(self.device))
+            if self.locator is None or reading.places is None:
+                errors = self.flow_errors(inputs, batch)
+            else:
+                assert isinstance(self.forward, TrainedForward)
+                noise, time = batch.noise.to(self.device), batch.time.to(self.device)
+                errors, tokens = self.forward.errors_and_tokens(inputs, noise, time)
+                uv = reading.places.uv[batch.rows].to(self.device)
+                located = self.locator.losses(tokens, uv, reading.places.kinds)
+        return per_sample_losses(errors, batch.is_pad.to(self.device), step_weights.to(self.device)), located
 
     def flow_errors(self, inputs: dict[str, Any], batch: Batch) -> Tensor:
         """Squared errors of the predicted velocity (B, T, A), as ``SmolVLAPolicy.forward`` has them."""
@@ -154,26 +169,40 @@ class Learner:
                 parameter.copy_(self.ema[name])
                 self.ema[name].copy_(live)
 
-    def _reading(self, interface: Interface, weights: FrameWeights) -> Reading:
+    def _reading(self, interface: Interface, weights: FrameWeights, places: Places | None) -> Reading:
         processors = make_processors(self.policy.config, interface, training_stats(interface))
-        return Reading(interface, processors, FrameWeighter(weights))
+        return Reading(interface, processors, FrameWeighter(weights), places)
+
+    def _locator(self) -> Locator | None:
+        kinds = kinds_of(self.config)
+        if not kinds:
+            return None
+        width = self.policy.model.vlm_with_expert.config.text_config.hidden_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.runtime.seed)
+            return Locator(width, len(kinds)).to(self.device)
 
     def _accumulate(
         self, parts: Sequence[Batch], weights: Sequence[Tensor], denominator: float | Tensor
-    ) -> float | None:
-        """The gradients and loss of a step; None where memory ran out, and it is to be tried again."""
-        self.optimizer.zero_grad(set_to_none=True)
-        total, tried = 0.0, 0
+    ) -> dict[str, float] | None:
+        """The gradients and losses of a step; None where memory ran out, and it is to be tried again."""
+        self.optimizers.zero_grad()
+        total: dict[str, float] = {"loss": 0.0}
+        tried, samples = 0, sum(map(len, parts))
         try:
             for part, each in zip(parts, weights, strict=True):
                 tried = min(self.micro_batch or len(part), len(part))
                 for start in range(0, len(part), tried):
                     stop = start + tried
-                    losses = self.per_sample_losses(part.slice(start, stop), each[start:stop])
-                    loss = losses.sum() / denominator
+                    flow, located = self.losses(part.slice(start, stop), each[start:stop])
+                    loss = flow.sum() / denominator
+                    total["loss"] += loss.item()
+                    if located is not None:
+                        mean = located.sum() / samples
+                        total["localization"] = total.get("localization", 0.0) + mean.item()
+                        loss = loss + self.config.localization.weight * mean
                     self._refuse_non_finite(loss, "loss")
                     loss.backward()
-                    total += loss.item()
         except torch.OutOfMemoryError as error:
             if tried <= 1:
                 raise InfeasibleError(f"not even one sample at a time fits ({first_line(error)})") from error

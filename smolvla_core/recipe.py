@@ -122,9 +122,13 @@ PARTS: tuple[Part, ...] = (
     ),
     Part(
         "Optimizer and moving average",
-        ("optim.betas", "optim.eps", "optim.weight_decay", "optim.grad_clip", "optim.ema_decay"),
-        ("learner.py",),
-        ("test_config.py::test_defaults_are_the_recipe", "test_learner.py::test_a_moving_average_by_hand"),
+        ("optim.name", "optim.betas", "optim.eps", "optim.weight_decay", "optim.grad_clip", "optim.ema_decay"),
+        ("optimizers.py", "learner.py"),
+        (
+            "test_config.py::test_defaults_are_the_recipe",
+            "test_optimizers.py::test_muon_moves_matrices_of_layers_and_adamw_the_rest",
+            "test_learner.py::test_a_moving_average_by_hand",
+        ),
     ),
     Part(
         "Jitter of end-effector positions",
@@ -163,7 +167,7 @@ PARTS: tuple[Part, ...] = (
     ),
     Part(
         "Engineered features",
-        ("state.features", "data.train[].task_info"),
+        ("state.features", "data.train[].task_info.basket", "data.train[].task_info.frame"),
         ("features.py",),
         (
             "test_features.py::test_contact_force_is_the_mean_absolute_effort_of_each_gripper",
@@ -202,6 +206,15 @@ PARTS: tuple[Part, ...] = (
         (
             "test_relative.py::test_the_normaliser_knows_the_ways_and_the_score_the_positions",
             "test_relative.py::test_a_policy_gives_positions_and_acts_with_them",
+        ),
+    ),
+    Part(
+        "Locating objects",
+        ("localization", "data.train[].task_info.objects"),
+        ("localization.py",),
+        (
+            "test_localization.py::test_labels_lie_on_the_eggs_in_the_recorded_pictures",
+            "test_localization.py::test_it_adds_its_share_to_the_towers_gradient_and_to_nothing_behind_it",
         ),
     ),
     Part(

@@ -155,12 +155,17 @@ class _Meter:
             "step": learner.step_count,
             "train/loss": float(np.mean([s.loss for s in self.steps])),
             "train/grad_norm": float(np.mean([s.grad_norm for s in self.steps])),
+            **self._localization(),
             "train/lr": self.steps[-1].lr,
             "train/samples_per_s": self.samples(learner) / seconds,
         }
         self.start_samples, self.steps = learner.samples_seen, []
         self.restart_clock()
         return metrics
+
+    def _localization(self) -> dict[str, float]:
+        found = [stats.localization for stats in self.steps if stats.localization is not None]
+        return {"train/localization_loss": float(np.mean(found))} if found else {}
 
     def restart_clock(self) -> None:
         self.started = time.monotonic()

@@ -23,6 +23,7 @@ from smolvla_core.evaluate import Evaluation, EvaluationSet, Part, evaluation_se
 from smolvla_core.interface import Interface, resolve_interface
 from smolvla_core.kinematics import HandChain, hand_chains
 from smolvla_core.learner import Learner
+from smolvla_core.localization import Places, resolve_places
 from smolvla_core.objective import scored_steps
 from smolvla_core.policy import check_policy, refuse_cut_instruction
 from smolvla_core.pretrained import expected_cameras
@@ -40,6 +41,8 @@ class Source:
     curriculum: Curriculum
     augmentations: tuple[Augmentation, ...]
     """Of training frames."""
+    places: Places | None
+    """Of objects in the pictures, where they are to be located."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ def _source(
         weights=frame_weights(config, dataset),
         curriculum=plan_curriculum(config.curriculum, rows, dataset.progress[rows], config.optim.samples),
         augmentations=augmentations(config, interface),
+        places=resolve_places(config, dataset, interface, number),
     )
 
 
@@ -187,7 +191,8 @@ def prepare(config: TrialConfig) -> Trial:
         torch.set_num_threads(config.runtime.threads)
     inputs = resolve(config)
     others = [(source.interface, source.weights) for source in inputs.others]
-    learner = Learner(config, inputs.interface, inputs.weights, others)
+    places = [source.places for source in (inputs, *inputs.others)]
+    learner = Learner(config, inputs.interface, inputs.weights, others, places)
     mixture = Mixture(config.data.shares, config.runtime.seed)
     cache = Cache(config, learner, (inputs, *inputs.others), held_out=len(inputs.frames.rows))
 

@@ -150,7 +150,7 @@ def test_they_reach_the_policy_normalised_and_get_a_gradient(eggs_root, cache_di
     expected = (batch.state.numpy() - moments.mean) / moments.std
     np.testing.assert_allclose(inputs["observation.state"], expected, atol=1e-4)
     projection = learner.policy.model.state_proj
-    learner.per_sample_losses(batch, torch.ones(16, 1)).sum().backward()
+    learner.losses(batch, torch.ones(16, 1))[0].sum().backward()
     assert projection.in_features == 40
     assert projection.weight[:, 32:].count_nonzero() == 0
     assert (projection.weight.grad[:, 32:34].abs().sum(dim=0) > 0).all()

@@ -28,14 +28,14 @@ def last_rows_batch(trial, count=4):
 def gradients(trial, batch):
     """Gradients of a step, taken before the optimizer sees them."""
     taken = {}
-    step = trial.learner.optimizer.step
-    trial.learner.optimizer.step = lambda: taken.update(
+    step = trial.learner.optimizers.step
+    trial.learner.optimizers.step = lambda lr: taken.update(
         {name: p.grad.clone() for name, p in trial.learner.trained.items()}
     )
     try:
         stats = trial.learner.step(batch, lr=1e-4)
     finally:
-        trial.learner.optimizer.step = step
+        trial.learner.optimizers.step = step
     return taken, stats
 
 
@@ -174,7 +174,7 @@ def test_devices(trial_config):
 
 def with_room_for(learner, samples):
     """Make the learner run out of memory above so many samples of a forward; returns the sizes it tried."""
-    tried, real = [], learner.per_sample_losses
+    tried, real = [], learner.losses
 
     def limited(batch, weights):
         tried.append(len(batch))
@@ -182,7 +182,7 @@ def with_room_for(learner, samples):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore words.")
         return real(batch, weights)
 
-    learner.per_sample_losses = limited
+    learner.losses = limited
     return tried
 
 

@@ -53,9 +53,9 @@ def test_widening_changes_no_output(trial_config):
     trial = prepare(trial_config)
     batch = trial.maker.training(trial.stream, 0, 4)
     ones = torch.ones(4, 1)
-    before = trial.learner.per_sample_losses(batch, ones)
+    before = trial.learner.losses(batch, ones)[0]
     widen_state(trial.learner.policy, 224)
-    after = trial.learner.per_sample_losses(batch, ones)
+    after = trial.learner.losses(batch, ones)[0]
     assert trial.learner.policy.model.state_proj.in_features == 224
     assert torch.allclose(before, after, rtol=1e-6, atol=1e-6)
 

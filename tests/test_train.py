@@ -41,7 +41,9 @@ def test_another_seed_gives_others(trial_config):
 JITTERED = {"augment__brightness": 0.3, "augment__color_views": 3}
 
 
-@pytest.mark.parametrize("values", [{}, {"optim__ema_decay": 0.9}, {"optim__schedule": "cosine"}, JITTERED])
+@pytest.mark.parametrize(
+    "values", [{}, {"optim__ema_decay": 0.9}, {"optim__schedule": "cosine"}, {"optim__name": "muon"}, JITTERED]
+)
 def test_resume_is_exact(generic_root, cache_dir, tmp_path, values):
     config = tiny_trial(generic_root, cache_dir, eval__at=[8], **values)
     _, uninterrupted = collect(config)

@@ -14,13 +14,14 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from numpy.typing import NDArray
 
 from smolvla_core.config import DataConfig, DatasetSource
-from smolvla_core.data.keys import ACTION, SEGMENTATION, STATE, TASK_INFO, TIMESTAMP
+from smolvla_core.data.keys import ACTION, CAM_REL_POSES, SEGMENTATION, STATE, TASK_INFO, TIMESTAMP
 from smolvla_core.data.reading import (
     boundaries,
     episodes_of,
     instructions_of,
     locate,
     matrix,
+    privileged,
     read_columns,
     read_metadata,
     refuse_non_finite,
@@ -96,6 +97,8 @@ class Dataset:
     """(E,) the number of each episode in the dataset's files; another than its own where only one task is used."""
     task_info: NDArray[np.float32] | None = None
     """(N, Q) object poses; None unless the configuration says where in them something stands."""
+    camera_poses: NDArray[np.float32] | None = None
+    """(N, 7 C) positions and quaternions (x, y, z, w) in the robot's frame; None unless objects are named."""
 
     @property
     def fps(self) -> int:
@@ -180,17 +183,17 @@ def open_dataset(config: DataConfig, number: int = 0) -> Dataset:
         DataError: missing or damaged files, no state or action, a value that is not finite.
     """
     # trials that differ in how a dataset is used share what was read of it
-    as_read = config.train[number].model_copy(update={"weight": 1.0, "cameras": None})
-    return _open(as_read, config.cache_dir)
+    source = config.train[number]
+    as_read = source.model_copy(update={"weight": 1.0, "cameras": None, "task_info": None})
+    return _open(as_read, privileged(source), config.cache_dir)
 
 
 @cache
-def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
+def _open(source: DatasetSource, extra: tuple[str, ...], cache_dir: str | None) -> Dataset:
     root = locate(source, cache_dir)
-    meta = read_metadata(source, root)
-    poses = source.task_info is not None
+    meta = read_metadata(source, root, extra)
     recorded = episodes_of(meta, source.task, root)
-    table = read_columns(meta, root, recorded, (TASK_INFO,) if poses else ())
+    table = read_columns(meta, root, recorded, extra)
     state, action = matrix(table, STATE, root), matrix(table, ACTION, root)
     episode = np.searchsorted(recorded, table["episode_index"].to_numpy()).astype(np.int64)
     starts, lengths = boundaries(table["episode_index"].to_numpy(), recorded, root)
@@ -200,9 +203,9 @@ def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
     timestamp = matrix(table, TIMESTAMP, root)[:, 0].astype(np.float64) if timed else frame / meta.fps
     refuse_non_finite(state, STATE, episode, frame, root)
     refuse_non_finite(action, ACTION, episode, frame, root)
-    task_info = matrix(table, TASK_INFO, root) if poses else None
-    if task_info is not None:
-        refuse_non_finite(task_info, TASK_INFO, episode, frame, root)
+    poses = {key: matrix(table, key, root) for key in extra}
+    for key, values in poses.items():
+        refuse_non_finite(values, key, episode, frame, root)
     instructions, instruction = instructions_of(meta, table["task_index"].to_numpy(), root)
     dataset = Dataset(
         meta=meta,
@@ -217,7 +220,8 @@ def _open(source: DatasetSource, cache_dir: str | None) -> Dataset:
         instructions=instructions,
         instruction=instruction,
         recorded=recorded,
-        task_info=task_info,
+        task_info=poses.get(TASK_INFO),
+        camera_poses=poses.get(CAM_REL_POSES),
     )
     _refuse_missing_videos(dataset)
     return dataset

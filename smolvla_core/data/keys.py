@@ -7,6 +7,7 @@ STATE = "observation.state"
 ACTION = "action"
 TIMESTAMP = "timestamp"
 TASK_INFO = "observation.task_info"
+CAM_REL_POSES = "observation.cam_rel_poses"
 SEGMENTATION = "seg_instance_id"
 """Part of the keys of BEHAVIOR's segmentation videos, which their metadata does not mark as depth's are."""
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from smolvla_core.config import DatasetSource
 from smolvla_core.data.inside import refuse_paths_that_leave
-from smolvla_core.data.keys import ACTION, STATE, TASK_INFO, TIMESTAMP
+from smolvla_core.data.keys import ACTION, CAM_REL_POSES, STATE, TASK_INFO, TIMESTAMP
 from smolvla_core.data.legacy import converted, is_legacy
 from smolvla_core.data.tasks import tasks_of, tasks_of_frames
 from smolvla_core.data.wording import unreadable
@@ -83,8 +83,8 @@ def _downloaded(repo_id: str) -> Path:
         ) from error
 
 
-def read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
-    """Lerobot's metadata of a local dataset, which has states and actions.
+def read_metadata(source: DatasetSource, root: Path, extra: tuple[str, ...]) -> LeRobotDatasetMetadata:
+    """Lerobot's metadata of a local dataset, which has states and actions, and the columns that are read besides.
 
     Raises:
         DataError: a file is missing or damaged, or the dataset lacks a feature that is needed.
@@ -116,11 +116,12 @@ def read_metadata(source: DatasetSource, root: Path) -> LeRobotDatasetMetadata:
     for key in (STATE, ACTION):
         if key not in meta.features:
             raise DataError(f"{root}: the dataset has no '{key}'; it has {', '.join(sorted(meta.features))}")
-    if source.task_info is not None and TASK_INFO not in meta.features:
-        raise DataError(
-            f"data.train: {root} has no '{TASK_INFO}', whose places task_info gives; import the dataset with "
-            "--keep-privileged, or remove task_info"
-        )
+    for key in extra:
+        if key not in meta.features:
+            raise DataError(
+                f"data.train: {root} has no '{key}', which task_info speaks of; import the dataset with "
+                "--keep-privileged, or remove task_info"
+            )
     return meta
 
 
@@ -156,6 +157,13 @@ def instructions_of(
     distinct = sorted({names[int(task)] for task in tasks})
     places = np.array([distinct.index(names[int(task)]) for task in tasks], dtype=np.int64)
     return tuple(distinct), places[of_row]
+
+
+def privileged(source: DatasetSource) -> tuple[str, ...]:
+    """Columns that are read besides what a policy sees: object poses, and for objects in pictures the cameras'."""
+    if source.task_info is None:
+        return ()
+    return (TASK_INFO, CAM_REL_POSES) if source.task_info.objects else (TASK_INFO,)
 
 
 def read_columns(

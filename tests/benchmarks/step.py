@@ -264,7 +264,7 @@ def _ours(options: argparse.Namespace, config: Any, inputs: Any, stream: Any) ->
         batch = trial.maker.training(stream, index * options.batch, options.batch)
         return trial.learner.step(batch, config.optim.peak_lr).loss
 
-    return _Step(trial.learner.policy, run, partial(save_state, trial.learner)), trial.learner.optimizer
+    return _Step(trial.learner.policy, run, partial(save_state, trial.learner)), trial.learner.optimizers
 
 
 def _cache_folder(options: argparse.Namespace) -> str:
