@@ -36,7 +36,7 @@ class TaskInfoConfig(Section):
     basket: tuple[int, int] | None = None
     """First dim of the basket's position, and the one past its last: x and y, or x, y and z. For features."""
     objects: dict[str, tuple[int, ...]] = Field(default_factory=dict)
-    """Kind of objects -> the first of the three dims of each one's position. For ``localization``."""
+    """Kind of objects -> the first of the three dims of each one's position. For ``auxiliary.localization``."""
     frame: Literal["world", "robot"] = "world"
     """``world``: the robot's own pose is taken from the raw state. ``robot``: as end effectors are."""
 
@@ -351,18 +351,18 @@ class PolicyConfig(Section):
         return self.chunk_size if self.n_action_steps is None else self.n_action_steps
 
 
-class LocalizationConfig(Section):
-    """An auxiliary loss: where objects are in the pictures; see ``smolvla_core.localization``."""
+class AuxiliaryConfig(Section):
+    """Weights of losses beside the flow-matching loss; 0 is off."""
 
-    weight: float = Field(default=0.0, ge=0)
-    """Of its loss beside the flow-matching loss. 0 is off. Above 0 it needs ``task_info.objects`` of the main
-    dataset, and a vision encoder that is trained."""
+    localization: float = Field(default=0.0, ge=0)
+    """Where objects are in the pictures, see ``smolvla_core.localization``. Above 0 it needs ``task_info.objects``
+    of the main dataset, and a vision encoder that is trained."""
 
 
 class OptimConfig(Section):
     """Optimizer, schedule and length. The defaults are lerobot's SmolVLA preset at batch 8."""
 
-    name: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon"] = "adamw"
     """``muon``: for the matrices of the transformers' layers, beside AdamW; see ``smolvla_core.optimizers``."""
     batch_size: int = Field(default=8, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
@@ -500,7 +500,7 @@ class TrialConfig(Section):
     curriculum: CurriculumConfig = CurriculumConfig()
     augment: AugmentConfig = AugmentConfig()
     policy: PolicyConfig = PolicyConfig()
-    localization: LocalizationConfig = LocalizationConfig()
+    auxiliary: AuxiliaryConfig = AuxiliaryConfig()
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -518,21 +518,21 @@ class TrialConfig(Section):
     @model_validator(mode="after")
     def _locates_what_is_named(self) -> Self:
         where = self.data.train[0].task_info
-        if not self.localization.weight:
+        if not self.auxiliary.localization:
             return self
         if where is None or not where.objects:
             raise ValueError(
-                "localization.weight is above 0, but nothing says what is to be located; give the main dataset "
+                "auxiliary.localization is above 0, but nothing says what is to be located; give the main dataset "
                 "task_info: {objects: {...}}, or set it to 0"
             )
         if self.policy.freeze_vision_encoder:
             raise ValueError(
-                "localization.weight is above 0, but the vision encoder is frozen, so that it would change nothing; "
+                "auxiliary.localization is above 0, but the vision encoder is frozen, so that it would change nothing; "
                 "set policy.freeze_vision_encoder and policy.train_expert_only to false, or it to 0"
             )
         if not self.runtime.fast_forward:
             raise ValueError(
-                "localization.weight is above 0, but lerobot's own forward gives out no image tokens; set "
+                "auxiliary.localization is above 0, but lerobot's own forward gives out no image tokens; set "
                 "runtime.fast_forward to true, or it to 0"
             )
         return self

@@ -200,7 +200,7 @@ class Learner:
                     if located is not None:
                         mean = located.sum() / samples
                         total["localization"] = total.get("localization", 0.0) + mean.item()
-                        loss = loss + self.config.localization.weight * mean
+                        loss = loss + self.config.auxiliary.localization * mean
                     self._refuse_non_finite(loss, "loss")
                     loss.backward()
         except torch.OutOfMemoryError as error:

@@ -99,7 +99,7 @@ def heat_maps(places: Tensor, kinds: Sequence[int], count: int, tokens: int) -> 
 def kinds_of(config: TrialConfig) -> tuple[str, ...]:
     """The kinds of objects that a trial's policy is to locate: those of its main dataset; none where it is off."""
     where = config.data.train[0].task_info
-    return tuple(where.objects) if config.localization.weight and where is not None else ()
+    return tuple(where.objects) if config.auxiliary.localization and where is not None else ()
 
 
 def resolve_places(config: TrialConfig, dataset: Dataset, interface: Interface, number: int = 0) -> Places | None:
@@ -115,7 +115,7 @@ def resolve_places(config: TrialConfig, dataset: Dataset, interface: Interface, 
         ConfigError: the dataset does not have what this is computed from.
     """
     source = config.data.train[number]
-    if not config.localization.weight or source.task_info is None or not source.task_info.objects:
+    if not config.auxiliary.localization or source.task_info is None or not source.task_info.objects:
         return None
     names = kinds_of(config)
     unknown = [name for name in source.task_info.objects if name not in names]
@@ -146,8 +146,8 @@ def _in_the_robots_frame(dataset: Dataset, interface: Interface, source: Dataset
     release = interface.selection.release
     if release is None or any(key not in RELEASES[release] for key in ROBOT_POSE_KEYS):
         raise ConfigError(
-            "localization.weight: where the robot stands is in the state of BEHAVIOR's 2025 release alone; set it to "
-            "0, or task_info.frame to robot if the dataset's poses are relative to the robot"
+            "auxiliary.localization: where the robot stands is in the state of BEHAVIOR's 2025 release alone; set it "
+            "to 0, or task_info.frame to robot if the dataset's poses are relative to the robot"
         )
     position, cos, sin = (dataset.state[:, list(key_dims((key,), release))] for key in ROBOT_POSE_KEYS)
     turned = Rotation.from_euler("xyz", np.arctan2(sin, cos)).as_matrix()
@@ -160,19 +160,19 @@ def _cameras(dataset: Dataset, interface: Interface) -> tuple[Rows, list[float]]
     assert poses is not None
     if poses.shape[1] != 7 * len(CAMERA_POSES):
         raise ConfigError(
-            f"localization.weight: {dataset.root} has {poses.shape[1]} dims of {CAM_REL_POSES}, where R1Pro's cameras "
-            f"have {7 * len(CAMERA_POSES)}; set it to 0"
+            f"auxiliary.localization: {dataset.root} has {poses.shape[1]} dims of {CAM_REL_POSES}, where R1Pro's "
+            f"cameras have {7 * len(CAMERA_POSES)}; set it to 0"
         )
     names = [view.dataset_key.rpartition(".")[2] for view in interface.cameras]
     for name, view in zip(names, interface.cameras, strict=True):
         if name not in CAMERA_POSES:
             raise ConfigError(
-                f"localization.weight: nothing is known of the camera '{view.dataset_key}'; only R1Pro's are, "
+                f"auxiliary.localization: nothing is known of the camera '{view.dataset_key}'; only R1Pro's are, "
                 f"{', '.join(CAMERA_POSES)}; set it to 0"
             )
         if view.height != view.width:
             raise ConfigError(
-                f"localization.weight: the pictures of '{view.dataset_key}' are {view.width} x {view.height}; "
+                f"auxiliary.localization: the pictures of '{view.dataset_key}' are {view.width} x {view.height}; "
                 "R1Pro's are square; set it to 0"
             )
     places = [CAMERA_POSES.index(name) for name in names]

@@ -23,7 +23,8 @@ class Optimizers:
     """
 
     def __init__(self, trained: Mapping[str, nn.Parameter], config: OptimConfig):
-        matrices = [value for name, value in trained.items() if config.name == "muon" and is_layers_matrix(name, value)]
+        muon = config.optimizer == "muon"
+        matrices = [value for name, value in trained.items() if muon and is_layers_matrix(name, value)]
         taken = {id(value) for value in matrices}
         shared: dict[str, Any] = {"lr": config.peak_lr, "weight_decay": config.weight_decay}
         self._all: list[torch.optim.Optimizer] = [

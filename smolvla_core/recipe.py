@@ -122,7 +122,7 @@ PARTS: tuple[Part, ...] = (
     ),
     Part(
         "Optimizer and moving average",
-        ("optim.name", "optim.betas", "optim.eps", "optim.weight_decay", "optim.grad_clip", "optim.ema_decay"),
+        ("optim.optimizer", "optim.betas", "optim.eps", "optim.weight_decay", "optim.grad_clip", "optim.ema_decay"),
         ("optimizers.py", "learner.py"),
         (
             "test_config.py::test_defaults_are_the_recipe",
@@ -210,7 +210,7 @@ PARTS: tuple[Part, ...] = (
     ),
     Part(
         "Locating objects",
-        ("localization", "data.train[].task_info.objects"),
+        ("auxiliary.localization", "data.train[].task_info.objects"),
         ("localization.py",),
         (
             "test_localization.py::test_labels_lie_on_the_eggs_in_the_recorded_pictures",

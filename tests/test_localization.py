@@ -37,7 +37,7 @@ def garden_root(tmp_path_factory):
 def garden_trial(root, cache_dir, task_info=GARDEN, **values):
     source = {"root": str(root)} | ({"task_info": task_info} if task_info else {})
     defaults = {"data__train": [source], "state__preset": "winner23", "eval__horizon_s": 0.3, **LEARNS_TO_SEE}
-    defaults |= {"localization__weight": 1.0}
+    defaults |= {"auxiliary__localization": 1.0}
     return tiny_trial(root, cache_dir, **{**defaults, **values})
 
 
@@ -112,7 +112,7 @@ def test_losses_are_weighted_cross_entropies_of_every_cell():
 
 def test_it_adds_its_share_to_the_towers_gradient_and_to_nothing_behind_it(garden_root, cache_dir):
     def gradients(weight):
-        trial = prepare(garden_trial(garden_root, cache_dir, localization__weight=weight))
+        trial = prepare(garden_trial(garden_root, cache_dir, auxiliary__localization=weight))
         learner, taken = trial.learner, {}
         learner.optimizers.step = lambda lr: taken.update({n: p.grad.clone() for n, p in learner.trained.items()})
         return taken, learner.step(trial.training(0, 4), 1e-3)
@@ -172,7 +172,7 @@ def test_resume_is_exact_and_the_export_knows_nothing_of_it(garden_root, cache_d
     # and a policy's training can go on from it, with a new network beside
     trial = prepare(garden_trial(garden_root, cache_dir, policy__pretrained=str(tmp_path / "policy")))
     save_state(trial.learner, tmp_path / "next")
-    assert read_state(tmp_path / "next")["config"]["localization"] == {"weight": 1.0}
+    assert read_state(tmp_path / "next")["config"]["auxiliary"] == {"localization": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_resume_is_exact_and_the_export_knows_nothing_of_it(garden_root, cache_d
         ({"runtime__fast_forward": False}, "lerobot's own forward gives out no image tokens"),
         ({"task_info": {"objects": {"eggs": []}}}, "eggs must be the first dims of one object or more"),
         ({"task_info": {"frame": "robot"}}, "says nothing; give 'basket'"),
-        ({"localization__weight": -1.0}, "localization.weight"),
+        ({"auxiliary__localization": -1.0}, "auxiliary.localization"),
     ],
 )
 def test_what_would_do_nothing_is_refused(cache_dir, values, message):

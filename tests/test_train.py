@@ -42,7 +42,7 @@ JITTERED = {"augment__brightness": 0.3, "augment__color_views": 3}
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"optim__ema_decay": 0.9}, {"optim__schedule": "cosine"}, {"optim__name": "muon"}, JITTERED]
+    "values", [{}, {"optim__ema_decay": 0.9}, {"optim__schedule": "cosine"}, {"optim__optimizer": "muon"}, JITTERED]
 )
 def test_resume_is_exact(generic_root, cache_dir, tmp_path, values):
     config = tiny_trial(generic_root, cache_dir, eval__at=[8], **values)
