@@ -17,7 +17,9 @@ from smolvla_core.garden.reach import Reach
 
 Array = NDArray[np.float64]
 
-_ASTRAY_M = (0.03, 0.08)
+_ASTRAY_M = (0.03, 0.09)
+EMPTY_FROM_M = 0.07
+"""A gripper that closes further than this from every egg catches none, wherever within its tolerance the hand is."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Miss:
     angle: float
     """Radians, from the way to the middle of what is picked up; within a right angle, so that no rim is hit."""
     closes: bool
-    """Whether the gripper closes there; else the hand turns back with an open one."""
+    """Whether the gripper closes there, if no egg is near; else the hand turns back with an open one."""
 
     def offset(self, egg: Array, middle: Array) -> Array:
         """Where the hand goes, from the egg (2,), in the frame of the egg (2,) and the middle (2,)."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from smolvla_core.garden.astray import Intention, Miss, draw_miss
+from smolvla_core.garden.astray import EMPTY_FROM_M, Intention, Miss, draw_miss
 from smolvla_core.garden.errand import Errand, HideEggs, Seen
 from smolvla_core.garden.instance import EGGS, wrapped
 from smolvla_core.garden.motion import TURN_SPEED, Drive, Hand, seen_from
@@ -99,6 +99,8 @@ class _Task:
     """Where the hand goes, from the egg (2,), until it has been there."""
     closes: bool = True
     """Whether it closes the gripper there."""
+    off: bool = False
+    """Whether it is astray, or on its way back from there to over the egg."""
 
 
 class Expert:
@@ -258,21 +260,22 @@ class Expert:
         task.since += 1
         goal, at = self._hand_goal(side), self._at[side]
         if task.step == "hover" and np.linalg.norm(at[:2] - goal[:2]) < 0.025 and abs(at[2] - goal[2]) < 0.05:
+            task.off = task.astray is not None
             self._go(task, "descend")
         elif task.step == "descend" and abs(at[2] - goal[2]) < 0.015 and np.linalg.norm(at[:2] - goal[:2]) < 0.025:
-            if task.astray is not None and not task.closes:
+            if task.astray is not None and not (task.closes and self._nearest(at) > EMPTY_FROM_M):
                 task.astray = None
                 self._go(task, "hover")
             else:
                 self._grip[side] = -1.0
                 self._go(task, "close")
         elif task.step == "close" and task.since >= _CLOSING:
-            task.astray = None
             if self._opening[side] > _HOLDS_FROM_M:
-                self._carries[side] = task.egg
+                self._carries[side], task.off = task.egg, False
             else:
                 self._grip[side] = 1.0
-            self._go(task, "lift")
+            self._go(task, "lift" if task.astray is None else "hover")
+            task.astray = None
         elif task.step == "lift" and at[2] > _UP_M - 0.02:
             if self._carries[side] is None:
                 self._go(task, "hover")
@@ -317,13 +320,18 @@ class Expert:
         height = self.style.hover if task.step == "hover" else _GRIP_HEIGHT_M
         return np.array([*seen_from(self._base, spot), height])
 
+    def _nearest(self, hand: Array) -> float:
+        """Metres from a hand, in the robot's frame, to the nearest egg, on the ground."""
+        eggs = seen_from(self._base, self._seen.things[:, :2])
+        return float(np.linalg.norm(eggs - hand[:2], axis=1).min())
+
     def _astray(self) -> dict[str, Array]:
         """Where each hand that is astray should be, in the robot's frame: over its egg."""
         tasks = ((side, task) for side, task in self._tasks.items() if task is not None and task.wait <= 0)
         return {
             side: np.array([*seen_from(self._base, self._seen.things[task.egg, :2]), self.style.hover])
             for side, task in tasks
-            if task.astray is not None
+            if task.off
         }
 
     # what it knows
@@ -351,6 +359,7 @@ class Expert:
             task = _Task(egg, skill, "hover", wait=self.style.wait[side])
             if (miss := next(self._misses, None)) is not None:
                 task.astray, task.closes = miss.offset(self._seen.things[egg, :2], middle), miss.closes
+                task.off = True
             self._tasks[side] = task
 
     def _free_slot(self, side: str, taken: list[Array]) -> Array:
