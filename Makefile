@@ -48,7 +48,7 @@ demo: $(DEMO)/lerobot.done
 # Interrupted, it goes on.
 garden: $(READY)
 	$(RUN) -m smolvla_core.garden.record $(GARDEN)/raw --episodes $(EPISODES) --first-instance $(FIRST)
-	$(RUN) -m smolvla_core.data.behavior $(GARDEN)/raw --task 6 --out $(GARDEN)/lerobot
+	$(RUN) -m smolvla_core.data.behavior $(GARDEN)/raw --task 6 --out $(GARDEN)/lerobot --keep-privileged
 
 test: $(READY)
 	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)

@@ -72,7 +72,7 @@ class DatasetSource(Section):
     cameras: dict[str, str] | None = None
     """In place of ``data.cameras``, where this dataset names its cameras differently."""
     task_info: TaskInfoConfig | None = None
-    """Where object poses stand; needed by features and by localization, else not read."""
+    """Where object poses stand, for features and localization. Where it is given, the poses are read."""
     task: int | None = Field(default=None, ge=0)
     """Number of the one task to use of a dataset of several, as in ``meta/tasks.parquet``; the files of the
     others need not be there. None: all of its tasks."""
@@ -356,14 +356,15 @@ class AuxiliaryConfig(Section):
 
     localization: float = Field(default=0.0, ge=0)
     """Where objects are in the pictures, see ``smolvla_core.localization``. Above 0 it needs ``task_info.objects``
-    of the main dataset, and a vision encoder that is trained."""
+    of the main dataset, and a VLM that is trained."""
 
 
 class OptimConfig(Section):
     """Optimizer, schedule and length. The defaults are lerobot's SmolVLA preset at batch 8."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """``muon``: for the matrices of the transformers' layers, beside AdamW; see ``smolvla_core.optimizers``."""
+    """``muon``: for the matrices of the transformers' layers, beside AdamW, whose ``betas`` and ``eps`` are; see
+    ``smolvla_core.optimizers``."""
     batch_size: int = Field(default=8, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples a forward pass; gradients are accumulated up to the batch. None: the batch."""
@@ -525,10 +526,10 @@ class TrialConfig(Section):
                 "auxiliary.localization is above 0, but nothing says what is to be located; give the main dataset "
                 "task_info: {objects: {...}}, or set it to 0"
             )
-        if self.policy.freeze_vision_encoder:
+        if self.policy.train_expert_only:
             raise ValueError(
-                "auxiliary.localization is above 0, but the vision encoder is frozen, so that it would change nothing; "
-                "set policy.freeze_vision_encoder and policy.train_expert_only to false, or it to 0"
+                "auxiliary.localization is above 0, but the VLM is frozen, so that it would change nothing; set "
+                "policy.train_expert_only and policy.freeze_vision_encoder to false, or it to 0"
             )
         if not self.runtime.fast_forward:
             raise ValueError(

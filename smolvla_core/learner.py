@@ -140,6 +140,7 @@ class Learner:
         reading = self.readings[batch.dataset]
         inputs = to_lerobot(batch, reading.interface, reading.processors, self.device)
         located = None
+        assert self.locator is None or self.readings[0].places is not None, "nothing says where objects are"
         with self.autocast():
             if self.locator is None or reading.places is None:
                 errors = self.flow_errors(inputs, batch)
@@ -147,7 +148,7 @@ class Learner:
                 assert isinstance(self.forward, TrainedForward)
                 noise, time = batch.noise.to(self.device), batch.time.to(self.device)
                 errors, tokens = self.forward.errors_and_tokens(inputs, noise, time)
-                uv = reading.places.uv[batch.rows].to(self.device)
+                uv = reading.places.uv(batch.rows.numpy()).to(self.device)
                 located = self.locator.losses(tokens, uv, reading.places.kinds)
         return per_sample_losses(errors, batch.is_pad.to(self.device), step_weights.to(self.device)), located
 

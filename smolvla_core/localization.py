@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from smolvla_core.config import DatasetSource, TrialConfig
+from smolvla_core.config import TrialConfig
 from smolvla_core.data.dataset import Dataset
 from smolvla_core.data.keys import CAM_REL_POSES, TASK_INFO
 from smolvla_core.errors import ConfigError
@@ -38,17 +38,42 @@ RARE = 20.0
 """A cell in the middle of a mark counts so much more than an empty one."""
 _SELDOM = -4.0
 """Logit that the network begins with: little is anywhere."""
-_NEAREST_M = 0.02
+_NEAREST_M, _FARTHEST_M = 0.02, 15.0
+"""Along the view; what a scene does not have stands far beyond."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where objects are in the pictures of a dataset's frames."""
+    """Where objects are in the pictures of a dataset's frames; computed for those that are asked for."""
 
-    uv: Tensor
-    """(N, C, O, 2) float32: from the left and from the top, as shares of the picture's width; NaN behind the camera."""
+    dataset: Dataset
+    firsts: tuple[int, ...]
+    """(O,) the first dim of each object's position in ``task_info``."""
     kinds: tuple[int, ...]
     """(O,) the kind of each object, 0 to K - 1."""
+    robot: tuple[tuple[int, ...], ...]
+    """State dims of the robot's position and of cosine and sine of its roll, pitch and yaw; none where objects'
+    positions are relative to it."""
+    cameras: tuple[int, ...]
+    """(C,) the place of each of the policy's cameras in ``cam_rel_poses``."""
+    focal: tuple[float, ...]
+    """(C,) focal lengths, as shares of the picture's width."""
+
+    def uv(self, rows: NDArray[np.int64]) -> Tensor:
+        """Places (B, C, O, 2) of rows (B,): from the left and from the top, as shares of the picture's width; NaN
+        behind the camera, or too far to be drawn.
+        """
+        poses, cameras = self.dataset.task_info, self.dataset.camera_poses
+        assert poses is not None
+        assert cameras is not None
+        objects = np.stack([poses[rows, first : first + 3] for first in self.firsts], axis=1).astype(np.float64)
+        if self.robot:
+            position, cos, sin = (self.dataset.state[rows][:, list(dims)] for dims in self.robot)
+            turned = Rotation.from_euler("xyz", np.arctan2(sin, cos)).as_matrix()
+            objects = (objects - position[:, None]) @ turned
+        seen = cameras[rows].reshape(len(rows), -1, 7)[:, list(self.cameras)]
+        pictured = [project(objects, seen[:, i], share) for i, share in enumerate(self.focal)]
+        return torch.from_numpy(np.stack(pictured, axis=1).astype(np.float32))
 
 
 class Locator(nn.Module):
@@ -97,9 +122,9 @@ def heat_maps(places: Tensor, kinds: Sequence[int], count: int, tokens: int) -> 
 
 
 def kinds_of(config: TrialConfig) -> tuple[str, ...]:
-    """The kinds of objects that a trial's policy is to locate: those of its main dataset; none where it is off."""
+    """The kinds of objects that a trial's policy is to locate, sorted: its main dataset's; none where it is off."""
     where = config.data.train[0].task_info
-    return tuple(where.objects) if config.auxiliary.localization and where is not None else ()
+    return tuple(sorted(where.objects)) if config.auxiliary.localization and where is not None else ()
 
 
 def resolve_places(config: TrialConfig, dataset: Dataset, interface: Interface, number: int = 0) -> Places | None:
@@ -114,56 +139,61 @@ def resolve_places(config: TrialConfig, dataset: Dataset, interface: Interface, 
     Raises:
         ConfigError: the dataset does not have what this is computed from.
     """
-    source = config.data.train[number]
-    if not config.auxiliary.localization or source.task_info is None or not source.task_info.objects:
+    where, kinds = config.data.train[number].task_info, kinds_of(config)
+    if not kinds or where is None or not where.objects:
         return None
-    names = kinds_of(config)
-    unknown = [name for name in source.task_info.objects if name not in names]
-    if unknown:
+    if set(where.objects) != set(kinds):
         raise ConfigError(
-            f"data.train.{number}.task_info.objects: the main dataset has no '{unknown[0]}'; it has {', '.join(names)}"
+            f"data.train.{number}: task_info.objects names {', '.join(sorted(where.objects))}; name the kinds of the "
+            f"main dataset, {', '.join(kinds)}, each, or none to locate nothing in this one"
         )
-    firsts = [(names.index(name), first) for name, several in source.task_info.objects.items() for first in several]
-    objects = _in_the_robots_frame(dataset, interface, source, [first for _, first in firsts])
-    cameras, focal = _cameras(dataset, interface)
-    pictured = _project(objects, cameras, focal)
-    return Places(torch.from_numpy(pictured), tuple(kind for kind, _ in firsts))
-
-
-def _in_the_robots_frame(dataset: Dataset, interface: Interface, source: DatasetSource, firsts: Sequence[int]) -> Rows:
-    """Positions (N, O, 3)."""
-    poses, where = dataset.task_info, source.task_info
-    assert poses is not None
-    assert where is not None
-    if max(firsts) + 3 > poses.shape[1]:
-        raise ConfigError(
-            f"data.train: task_info.objects names dims {max(firsts)} to {max(firsts) + 2}, the dataset's {TASK_INFO} "
-            f"has {poses.shape[1]}; give the first of each object's 3 within it"
-        )
-    objects = np.stack([poses[:, first : first + 3] for first in firsts], axis=1)
-    if where.frame == "robot":
-        return objects
-    release = interface.selection.release
-    if release is None or any(key not in RELEASES[release] for key in ROBOT_POSE_KEYS):
-        raise ConfigError(
-            "auxiliary.localization: where the robot stands is in the state of BEHAVIOR's 2025 release alone; set it "
-            "to 0, or task_info.frame to robot if the dataset's poses are relative to the robot"
-        )
-    position, cos, sin = (dataset.state[:, list(key_dims((key,), release))] for key in ROBOT_POSE_KEYS)
-    turned = Rotation.from_euler("xyz", np.arctan2(sin, cos)).as_matrix()
-    return np.asarray((objects - position[:, None]) @ turned, dtype=np.float32)
-
-
-def _cameras(dataset: Dataset, interface: Interface) -> tuple[Rows, list[float]]:
-    """Poses (N, C, 7) in the robot's frame, and focal lengths as shares of the picture's width."""
-    poses = dataset.camera_poses
-    assert poses is not None
-    if poses.shape[1] != 7 * len(CAMERA_POSES):
-        raise ConfigError(
-            f"auxiliary.localization: {dataset.root} has {poses.shape[1]} dims of {CAM_REL_POSES}, where R1Pro's "
-            f"cameras have {7 * len(CAMERA_POSES)}; set it to 0"
-        )
+    named = [(kinds.index(kind), first) for kind, firsts in where.objects.items() for first in firsts]
+    firsts = tuple(first for _, first in named)
+    _refuse_dims(dataset, max(firsts))
     names = [view.dataset_key.rpartition(".")[2] for view in interface.cameras]
+    _refuse_cameras(dataset, interface, names)
+    return Places(
+        dataset=dataset,
+        firsts=firsts,
+        kinds=tuple(kind for kind, _ in named),
+        robot=_robot_dims(interface) if where.frame == "world" else (),
+        cameras=tuple(CAMERA_POSES.index(name) for name in names),
+        focal=tuple(FOCAL_PX[name] / CAMERA_PIXELS[name] for name in names),
+    )
+
+
+def project(objects: NDArray[np.float64], cameras: Rows, focal: float) -> NDArray[np.float64]:
+    """Places (B, O, 2) of objects (B, O, 3) for a pinhole with poses (B, 7), which looks along -z with y up.
+
+    Args:
+        objects: in the frame that the poses are in.
+        cameras: positions, and quaternions x, y, z, w.
+        focal: length, as a share of the picture's width.
+    """
+    seen = (objects - cameras[:, None, :3]) @ Rotation.from_quat(cameras[:, 3:]).as_matrix()
+    ahead = -seen[..., 2]
+    depth = np.where((ahead > _NEAREST_M) & (ahead < _FARTHEST_M), ahead, np.nan)[..., None]
+    return np.asarray(0.5 + focal * np.stack([seen[..., 0], -seen[..., 1]], axis=-1) / depth)
+
+
+def _refuse_dims(dataset: Dataset, last: int) -> None:
+    assert dataset.task_info is not None
+    width = dataset.task_info.shape[1]
+    if last + 3 > width:
+        raise ConfigError(
+            f"data.train: task_info.objects names dims {last} to {last + 2}, the dataset's {TASK_INFO} has {width}; "
+            "give the first of each object's 3 within it"
+        )
+
+
+def _refuse_cameras(dataset: Dataset, interface: Interface, names: Sequence[str]) -> None:
+    assert dataset.camera_poses is not None
+    width = dataset.camera_poses.shape[1]
+    if width != 7 * len(CAMERA_POSES):
+        raise ConfigError(
+            f"auxiliary.localization: {dataset.root} has {width} dims of {CAM_REL_POSES}, where R1Pro's cameras have "
+            f"{7 * len(CAMERA_POSES)}; set it to 0"
+        )
     for name, view in zip(names, interface.cameras, strict=True):
         if name not in CAMERA_POSES:
             raise ConfigError(
@@ -175,16 +205,13 @@ def _cameras(dataset: Dataset, interface: Interface) -> tuple[Rows, list[float]]
                 f"auxiliary.localization: the pictures of '{view.dataset_key}' are {view.width} x {view.height}; "
                 "R1Pro's are square; set it to 0"
             )
-    places = [CAMERA_POSES.index(name) for name in names]
-    return poses.reshape(len(poses), -1, 7)[:, places], [FOCAL_PX[name] / CAMERA_PIXELS[name] for name in names]
 
 
-def _project(objects: Rows, cameras: Rows, focal: Sequence[float]) -> Rows:
-    """Places (N, C, O, 2) of objects (N, O, 3) seen by pinholes with poses (N, C, 7) that look along -z, up along y."""
-    pictured = np.empty((len(objects), len(focal), objects.shape[1], 2), dtype=np.float32)
-    for camera, share in enumerate(focal):
-        turned = Rotation.from_quat(cameras[:, camera, 3:]).as_matrix()
-        seen = (objects - cameras[:, camera, None, :3]) @ turned
-        depth = np.where(-seen[..., 2] > _NEAREST_M, -seen[..., 2], np.nan)
-        pictured[:, camera] = 0.5 + share * np.stack([seen[..., 0], -seen[..., 1]], axis=-1) / depth[..., None]
-    return pictured
+def _robot_dims(interface: Interface) -> tuple[tuple[int, ...], ...]:
+    release = interface.selection.release
+    if release is None or any(key not in RELEASES[release] for key in ROBOT_POSE_KEYS):
+        raise ConfigError(
+            "auxiliary.localization: where the robot stands is in the state of BEHAVIOR's 2025 release alone; set it "
+            "to 0, or task_info.frame to robot if the dataset's poses are relative to the robot"
+        )
+    return tuple(key_dims((key,), release) for key in ROBOT_POSE_KEYS)

@@ -3,9 +3,10 @@
 Muon (`Jordan, 2024 <https://kellerjordan.github.io/posts/muon/>`_; ``torch.optim.Muon``) makes of a matrix's
 momentum the nearest orthogonal one. Its step is scaled so that its root mean square is AdamW's
 (`Liu et al., 2025 <https://arxiv.org/abs/2502.16982>`_), so that both have one learning rate.
+Its momentum is torch's 0.95; ``betas`` and ``eps`` are AdamW's.
 """
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -39,6 +40,10 @@ class Optimizers:
         if matrices:
             self._all.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **shared))
         self._of = {id(value): each for each in self._all for group in each.param_groups for value in group["params"]}
+
+    def register_step_pre_hook(self, hook: Callable[..., None]) -> Any:
+        """Call a hook before each step; see ``torch.optim.Optimizer.register_step_pre_hook``."""
+        return self._all[0].register_step_pre_hook(hook)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

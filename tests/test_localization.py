@@ -21,6 +21,7 @@ from tests.test_train import collect
 
 FIRST, SIZE = 2, 64
 GARDEN = {"objects": {"basket": [0], "eggs": [7, 14, 21], "trees": [28, 35, 42, 49]}}
+FROZEN = {"policy__train_expert_only": True, "policy__freeze_vision_encoder": True}
 LEARNS_TO_SEE = {"policy__train_expert_only": False, "policy__freeze_vision_encoder": False}
 
 
@@ -52,7 +53,8 @@ def middles_of(colour, picture):
 def test_labels_lie_on_the_eggs_in_the_recorded_pictures(garden_root, cache_dir):
     inputs = resolve(garden_trial(garden_root, cache_dir))
     dataset, places = inputs.dataset, inputs.places
-    assert places.uv.shape == (len(dataset.state), 3, 8, 2)
+    everywhere = places.uv(np.arange(len(dataset.state)))
+    assert everywhere.shape == (len(dataset.state), 3, 8, 2)
     assert places.kinds == (0, 1, 1, 1, 2, 2, 2, 2)
     off = []
     for camera, view in enumerate(inputs.interface.cameras):
@@ -61,7 +63,7 @@ def test_labels_lie_on_the_eggs_in_the_recorded_pictures(garden_root, cache_dir)
         for row, picture in zip(rows, pictures, strict=True):
             colours = draw_instance(FIRST + int(dataset.episode[row])).egg_colours
             for egg, colour in enumerate(colours):
-                found, said = middles_of(colour, picture), places.uv[row, camera, 1 + egg].numpy()
+                found, said = middles_of(colour, picture), everywhere[row, camera, 1 + egg].numpy()
                 # wicker is like some colours; near the edge a part of the egg is all there is
                 if colour[1] < 0.4 and found is not None and (abs(said - 0.5) < 0.4).all():
                     off.append(np.linalg.norm(found - said) * SIZE)
@@ -70,11 +72,19 @@ def test_labels_lie_on_the_eggs_in_the_recorded_pictures(garden_root, cache_dir)
 
 
 def test_what_is_behind_a_camera_is_nowhere(garden_root, cache_dir):
-    places = resolve(garden_trial(garden_root, cache_dir)).places
-    basket = places.uv[:, 0, 0]
+    inputs = resolve(garden_trial(garden_root, cache_dir))
+    everywhere = inputs.places.uv(np.arange(len(inputs.dataset.state)))
+    basket = everywhere[:, 0, 0]
     assert basket.isnan().any()  # the robot begins looking anywhere
     assert not basket.isnan().all()
     assert torch.equal(basket.isnan()[:, 0], basket.isnan()[:, 1])
+    # trees that an instance does not have stand beyond what is drawn
+    for episode, (start, length) in enumerate(zip(inputs.dataset.starts, inputs.dataset.lengths, strict=True)):
+        trees = everywhere[start : start + length, 0, 4:]
+        there = len(draw_instance(FIRST + episode).trees)
+        drawn = ((trees > 0) & (trees < 1)).all(dim=2).any(dim=0)
+        assert drawn[:there].any()
+        assert not drawn[there:].any()
 
 
 def test_heat_maps_by_hand():
@@ -180,7 +190,10 @@ def test_resume_is_exact_and_the_export_knows_nothing_of_it(garden_root, cache_d
     [
         ({"task_info": None}, "nothing says what is to be located; give the main dataset task_info"),
         ({"task_info": {"basket": [0, 3]}}, "nothing says what is to be located"),
-        ({"policy__freeze_vision_encoder": True}, "the vision encoder is frozen, so that it would change nothing"),
+        (
+            {"policy__freeze_vision_encoder": True, "policy__train_expert_only": True},
+            "the VLM is frozen, so that it would",
+        ),
         ({"runtime__fast_forward": False}, "lerobot's own forward gives out no image tokens"),
         ({"task_info": {"objects": {"eggs": []}}}, "eggs must be the first dims of one object or more"),
         ({"task_info": {"frame": "robot"}}, "says nothing; give 'basket'"),
@@ -202,5 +215,5 @@ def test_a_dataset_that_lacks_what_it_takes_is_refused(garden_root, eggs_root, p
         {"root": str(garden_root), "task_info": GARDEN},
         {"root": str(privileged_root), "task_info": {"objects": {"toys": [0]}}},
     ]
-    with pytest.raises(ConfigError, match="data.train.1.task_info.objects: the main dataset has no 'toys'"):
+    with pytest.raises(ConfigError, match=r"data.train.1: task_info.objects names toys; name the kinds of the main"):
         resolve(garden_trial(garden_root, cache_dir, data__train=other))

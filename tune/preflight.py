@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _DATA: Path_ = ("trial", "data", "train", 0, "root")
 LEAST_TEST_EPISODES = 2
 """Without a second one nothing is known of how much episodes differ."""
-_DATASET = re.compile(r"data\.train\.(\d+)(\.(weight|cameras|root))?")
+_DATASET = re.compile(r"data\.train\.(\d+)(\.(weight|cameras|task_info|root))?")
 _KEY = re.compile(r"[a-z]\w*(\.\w+)*")
 
 

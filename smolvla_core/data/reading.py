@@ -119,8 +119,8 @@ def read_metadata(source: DatasetSource, root: Path, extra: tuple[str, ...]) -> 
     for key in extra:
         if key not in meta.features:
             raise DataError(
-                f"data.train: {root} has no '{key}', which task_info speaks of; import the dataset with "
-                "--keep-privileged, or remove task_info"
+                f"data.train: {root} has no '{key}', which task_info needs; import the dataset with --keep-privileged "
+                "if it is BEHAVIOR's of 2025, else remove task_info"
             )
     return meta
 

@@ -36,6 +36,8 @@ from smolvla_core.garden.tasks import TASKS
 from smolvla_core.r1pro import CAMERA_PIXELS
 
 SMALLEST, LARGEST = 32, 720
+EXPERT = 2
+"""Goes up where the same settings give other demonstrations than before."""
 STAND_INS = (1_000_000, 2_000_000)
 """For an instance that the expert cannot do stand in those so many numbers on, where nobody evaluates."""
 CONTINUE = "run the same command again to go on"
@@ -84,7 +86,7 @@ def record(
         NoDisplayError: pictures cannot be rendered on this machine.
     """
     _check(settings, jobs)
-    with folder.held(out, asdict(settings)):
+    with folder.held(out, asdict(settings) | {"expert": EXPERT}):
         there = _record(out, settings, jobs, notify)
         folder.finish(out)
     return there

@@ -110,7 +110,7 @@ def recording(scene: Scene, motion: Motion) -> Recording:
     return Recording(
         state=motion.state,
         action=motion.action,
-        cam_rel_poses=np.concatenate([head, hands.reshape(frames, -1)], axis=1).astype(np.float32),
+        cam_rel_poses=np.concatenate([hands.reshape(frames, -1), head], axis=1).astype(np.float32),
         task_info=np.concatenate([eggs, still], axis=1).astype(np.float32),
         base=motion.base,
         hands=motion.hands,
