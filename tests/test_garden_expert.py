@@ -87,7 +87,7 @@ def hands_of(action):
 
 
 def test_while_a_hand_is_astray_it_means_to_stay_over_the_egg_with_an_open_gripper(env):
-    expert = Expert(Style(misses=(Miss(0.075, 0.3, closes=True),)))  # the first grasp is the left hand's
+    expert = Expert(Style(misses=(Miss(0.075, 0.0, closes=True),)))  # the first grasp is the left hand's
     observation, info = env.reset(options={"instance": 25})
     apart, shut, ended, before = 0, 0, False, None
     while not ended:
@@ -107,7 +107,7 @@ def test_while_a_hand_is_astray_it_means_to_stay_over_the_egg_with_an_open_gripp
         if before is not None:  # what is meant never jumps, not where the miss begins nor where it ends
             change = np.abs(expert.meant - before)
             assert change[list(ACTION["arm_left"])].max() < 0.16
-            assert change[ACTION["gripper_left"].start] < 0.3
+            assert change[ACTION["gripper_left"].start] < 0.4  # its rate, twice: back before it is wholly open
         before = expert.meant
         observation, _, success, cut_off, info = env.step(action)
         ended = success or cut_off
