@@ -25,7 +25,7 @@ from smolvla_core.config import TrialConfig
 from smolvla_core.errors import DamagedStateError, DataError, UserError, first_line
 from smolvla_core.features import feature_to_dict
 from smolvla_core.interface import Interface
-from smolvla_core.learner import Learner
+from smolvla_core.learner import Learner, Lesson
 from smolvla_core.lerobot_step import AppendFeaturesStep
 from smolvla_core.policy import (
     input_features,
@@ -142,7 +142,7 @@ def export_policy(state_folder: Path, out: Path) -> None:
     config = TrialConfig.from_dict(document["config"])
     # exporting needs the weights alone; where they are computed does not matter
     config = config.with_values({"runtime.device": "cpu", "runtime.compile": False})
-    learner = Learner(config, interface, weights=np.ones(1, dtype=np.float32))
+    learner = Learner(config, Lesson(interface, weights=np.ones(1, dtype=np.float32)))
     load_state(learner, state_folder)
     learner.swap_ema()
 

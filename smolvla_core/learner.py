@@ -26,12 +26,24 @@ _LOG = logging.getLogger(__name__)
 class StepStats:
     """What one step measured."""
 
-    grad_norm: float
-    lr: float
     loss: float
     """The flow-matching loss."""
+    grad_norm: float
+    lr: float
     localization: float | None = None
     """The loss of locating objects, before its weight; None where nothing is located."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned of one dataset."""
+
+    interface: Interface
+    """What the policy sees and does there."""
+    weights: FrameWeights
+    """Of the loss at every frame, (N,)."""
+    places: Places | None = None
+    """Of objects in its pictures; None: nothing is located there."""
 
 
 @dataclass(frozen=True)
@@ -51,31 +63,20 @@ class Learner:
 
     Args:
         config: the trial.
-        interface: what the policy sees and does, on the main dataset.
-        weights: of the loss at every frame of the main dataset, (N,).
-        others: the same of the datasets that are trained beside it, in their order.
-        places: of objects in each dataset's pictures, in the same order; None: nothing is located there.
+        main: what is learned of the main dataset.
+        others: of those that are trained beside it, in their order.
 
     Raises:
         ConfigError: the policy cannot be built, or the device does not exist.
     """
 
-    def __init__(
-        self,
-        config: TrialConfig,
-        interface: Interface,
-        weights: FrameWeights,
-        others: Sequence[tuple[Interface, FrameWeights]] = (),
-        places: Sequence[Places | None] = (),
-    ):
-        self.config, self.interface = config, interface
+    def __init__(self, config: TrialConfig, main: Lesson, others: Sequence[Lesson] = ()):
+        self.config, self.interface = config, main.interface
         self.device = pick_device(config.runtime)
         self.precision = pick_precision(config.runtime, self.device)
-        self.policy = build_policy(config, interface, self.device)
+        self.policy = build_policy(config, main.interface, self.device)
         self.forward, self.forward_line = choose_forward(self.policy, config.runtime)
-        datasets = ((interface, weights), *others)
-        shown = (*places, *[None] * (len(datasets) - len(places)))
-        self.readings = tuple(self._reading(*dataset, where) for dataset, where in zip(datasets, shown, strict=True))
+        self.readings = tuple(self._reading(lesson) for lesson in (main, *others))
         self.processors = self.readings[0].processors
         self.trained: dict[str, nn.Parameter] = {
             name: parameter for name, parameter in self.policy.named_parameters() if parameter.requires_grad
@@ -126,7 +127,8 @@ class Learner:
         self._update_ema()
         self.step_count += 1
         self.samples_seen += sum(map(len, parts))
-        return StepStats(norm.item(), lr, **found)
+        loss, localization = found
+        return StepStats(loss, norm.item(), lr, localization)
 
     def step_weights(self, batch: Batch) -> Tensor:
         """Weights of the loss: (B, T) of every step, or (B, 1) of every sample."""
@@ -170,9 +172,9 @@ class Learner:
                 parameter.copy_(self.ema[name])
                 self.ema[name].copy_(live)
 
-    def _reading(self, interface: Interface, weights: FrameWeights, places: Places | None) -> Reading:
-        processors = make_processors(self.policy.config, interface, training_stats(interface))
-        return Reading(interface, processors, FrameWeighter(weights), places)
+    def _reading(self, lesson: Lesson) -> Reading:
+        processors = make_processors(self.policy.config, lesson.interface, training_stats(lesson.interface))
+        return Reading(lesson.interface, processors, FrameWeighter(lesson.weights), lesson.places)
 
     def _locator(self) -> Locator | None:
         kinds = kinds_of(self.config)
@@ -185,22 +187,24 @@ class Learner:
 
     def _accumulate(
         self, parts: Sequence[Batch], weights: Sequence[Tensor], denominator: float | Tensor
-    ) -> dict[str, float] | None:
-        """The gradients and losses of a step; None where memory ran out, and it is to be tried again."""
+    ) -> tuple[float, float | None] | None:
+        """The gradients of a step, its flow-matching loss and that of locating objects, where there is one; None where
+        memory ran out, and it is to be tried again.
+        """
         self.optimizers.zero_grad()
-        total: dict[str, float] = {"loss": 0.0}
-        tried, samples = 0, sum(map(len, parts))
+        total, located, tried = 0.0, None, 0
+        samples = sum(map(len, parts))
         try:
             for part, each in zip(parts, weights, strict=True):
                 tried = min(self.micro_batch or len(part), len(part))
                 for start in range(0, len(part), tried):
                     stop = start + tried
-                    flow, located = self.losses(part.slice(start, stop), each[start:stop])
+                    flow, places = self.losses(part.slice(start, stop), each[start:stop])
                     loss = flow.sum() / denominator
-                    total["loss"] += loss.item()
-                    if located is not None:
-                        mean = located.sum() / samples
-                        total["localization"] = total.get("localization", 0.0) + mean.item()
+                    total += loss.item()
+                    if places is not None:
+                        mean = places.sum() / samples
+                        located = (located or 0.0) + mean.item()
                         loss = loss + self.config.auxiliary.localization * mean
                     self._refuse_non_finite(loss, "loss")
                     loss.backward()
@@ -210,7 +214,7 @@ class Learner:
             self.micro_batch = (tried + 1) // 2
             _LOG.warning("%d samples at once do not fit into the memory; on with %d", tried, self.micro_batch)
             return None
-        return total
+        return total, located
 
     def _update_ema(self) -> None:
         most = self.config.optim.ema_decay

@@ -22,7 +22,7 @@ from smolvla_core.errors import ConfigError
 from smolvla_core.evaluate import Evaluation, EvaluationSet, Part, evaluation_set, score
 from smolvla_core.interface import Interface, resolve_interface
 from smolvla_core.kinematics import HandChain, hand_chains
-from smolvla_core.learner import Learner
+from smolvla_core.learner import Learner, Lesson
 from smolvla_core.localization import Places, resolve_places
 from smolvla_core.objective import scored_steps
 from smolvla_core.policy import check_policy, refuse_cut_instruction
@@ -190,9 +190,8 @@ def prepare(config: TrialConfig) -> Trial:
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
     inputs = resolve(config)
-    others = [(source.interface, source.weights) for source in inputs.others]
-    places = [source.places for source in (inputs, *inputs.others)]
-    learner = Learner(config, inputs.interface, inputs.weights, others, places)
+    main, *others = (Lesson(each.interface, each.weights, each.places) for each in (inputs, *inputs.others))
+    learner = Learner(config, main, others)
     mixture = Mixture(config.data.shares, config.runtime.seed)
     cache = Cache(config, learner, (inputs, *inputs.others), held_out=len(inputs.frames.rows))
 
