@@ -79,7 +79,7 @@ def test_the_garden_s_search_goes_on_from_its_base():
     spec = load_spec(FOLDER / "garden.yaml")[0]
     for point in make_space(spec).corners():
         tuned = to_trial_config(spec, point)
-        assert tuned.policy.pretrained.endswith("runs/garden/base/policy")
+        assert tuned.policy.pretrained.endswith("search_spaces/bases/garden")
         assert (tuned.state, tuned.data.frame_stride) == (base.state, base.data.frame_stride)
         assert tuned.policy.train_expert_only == base.policy.train_expert_only
 
