@@ -307,7 +307,7 @@ def test_other_folders_are_left_alone(tmp_path, capsys):
 
 
 def test_two_recordings_do_not_meet(tmp_path, capsys):
-    with held(tmp_path / "new", asdict(Settings(episodes=1))):
+    with held(tmp_path / "new", asdict(Settings(episodes=1)) | {"expert": record_module.EXPERT}):
         assert main([str(tmp_path / "new"), "--episodes", "1"]) == 2
     assert "another recording is writing to it; wait for it to end" in one_line(capsys)
 
