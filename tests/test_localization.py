@@ -13,11 +13,10 @@ from smolvla_core.errors import ConfigError, DataError
 from smolvla_core.garden.instance import draw_instance
 from smolvla_core.garden.record import Settings, record
 from smolvla_core.localization import CELLS, RARE, SPREAD, Locator, heat_maps
-from smolvla_core.train import train
 from smolvla_core.trial import prepare, resolve
 from tests.core_fixtures import tiny_trial
 from tests.garden_fixtures import needs_pictures
-from tests.test_train import collect
+from tests.test_train import assert_resumes_exactly_at_8, collect
 
 FIRST, SIZE = 2, 64
 GARDEN = {"objects": {"basket": [0], "eggs": [7, 14, 21], "trees": [28, 35, 42, 49]}}
@@ -167,15 +166,7 @@ def test_micro_batches_and_a_dataset_without_labels(garden_root, eggs_root, cach
 
 def test_resume_is_exact_and_the_export_knows_nothing_of_it(garden_root, cache_dir, tmp_path):
     config = garden_trial(garden_root, cache_dir, eval__at=[8], optim__ema_decay=0.9)
-    _, uninterrupted = collect(config)
-
-    def save_at_8(metrics, save):
-        if metrics["samples_seen"] == 8:
-            save(tmp_path / "state")
-
-    train(config, save_at_8)
-    _, resumed = collect(config, restore=tmp_path / "state")
-    assert resumed == [report for report in uninterrupted if report["samples_seen"] > 8]
+    assert_resumes_exactly_at_8(config, tmp_path / "state")
     export_policy(tmp_path / "state", tmp_path / "policy")
     names = load_file(tmp_path / "policy" / "model.safetensors")
     assert not [name for name in names if "locali" in name]

@@ -19,6 +19,19 @@ def collect(config, **options):
     return result, reports
 
 
+def assert_resumes_exactly_at_8(config, state):
+    """A training that is saved after 8 samples goes on to the reports of an uninterrupted one."""
+    _, uninterrupted = collect(config)
+
+    def save_at_8(metrics, save):
+        if metrics["samples_seen"] == 8:
+            save(state)
+
+    train(config, save_at_8)
+    _, resumed = collect(config, restore=state)
+    assert resumed == [r for r in uninterrupted if r["samples_seen"] > 8]
+
+
 def test_reports_at_every_rung_and_between(generic_root, cache_dir):
     config = tiny_trial(generic_root, cache_dir, eval__at=[6, 12], runtime__log_every_samples=4)
     result, reports = collect(config)
@@ -46,15 +59,7 @@ JITTERED = {"augment__brightness": 0.3, "augment__color_views": 3}
 )
 def test_resume_is_exact(generic_root, cache_dir, tmp_path, values):
     config = tiny_trial(generic_root, cache_dir, eval__at=[8], **values)
-    _, uninterrupted = collect(config)
-
-    def save_at_8(metrics, save):
-        if metrics["samples_seen"] == 8:
-            save(tmp_path / "state")
-
-    train(config, save_at_8)
-    _, resumed = collect(config, restore=tmp_path / "state")
-    assert resumed == [r for r in uninterrupted if r["samples_seen"] > 8]
+    assert_resumes_exactly_at_8(config, tmp_path / "state")
 
 
 def test_the_budget_is_in_samples_whatever_the_batch(generic_root, cache_dir):
