@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from smolvla_core.config import DatasetSource, StateConfig
 from smolvla_core.errors import ConfigError
-from smolvla_core.r1pro import EEF_POSITION_KEYS, GRIPPER_KEYS, JOINTS, RELEASES, ROBOT_POSE_KEYS
-from smolvla_core.state import key_dims
+from smolvla_core.r1pro import EEF_POSITION_KEYS, GRIPPER_KEYS, JOINTS, RELEASES
+from smolvla_core.state import key_dims, robot_pose_dims
 
 Rows = NDArray[np.float32]
 
@@ -208,9 +208,10 @@ def _frozen(value: Any) -> Any:
 
 
 def _robot_pose(release: str) -> tuple[tuple[int, ...], ...]:
-    if any(key not in RELEASES[release] for key in ROBOT_POSE_KEYS):
+    dims = robot_pose_dims(release)
+    if dims is None:
         raise ConfigError(
             f"state.features: basket_distance needs the robot's own pose, which the {release} release does not have; "
             "remove it, or set task_info.frame to robot if the dataset's poses are relative to it"
         )
-    return tuple(key_dims((key,), release) for key in ROBOT_POSE_KEYS)
+    return dims

@@ -25,8 +25,8 @@ from smolvla_core.data.dataset import Dataset
 from smolvla_core.data.keys import CAM_REL_POSES, TASK_INFO
 from smolvla_core.errors import ConfigError
 from smolvla_core.interface import Interface
-from smolvla_core.r1pro import CAMERA_PIXELS, CAMERA_POSES, FOCAL_PX, RELEASES, ROBOT_POSE_KEYS
-from smolvla_core.state import key_dims
+from smolvla_core.r1pro import CAMERA_PIXELS, CAMERA_POSES, FOCAL_PX
+from smolvla_core.state import robot_pose_dims
 
 Rows = NDArray[np.float32]
 
@@ -208,10 +208,10 @@ def _refuse_cameras(dataset: Dataset, interface: Interface, names: Sequence[str]
 
 
 def _robot_dims(interface: Interface) -> tuple[tuple[int, ...], ...]:
-    release = interface.selection.release
-    if release is None or any(key not in RELEASES[release] for key in ROBOT_POSE_KEYS):
+    dims = robot_pose_dims(interface.selection.release)
+    if dims is None:
         raise ConfigError(
             "auxiliary.localization: where the robot stands is in the state of BEHAVIOR's 2025 release alone; set it "
             "to 0, or task_info.frame to robot if the dataset's poses are relative to the robot"
         )
-    return tuple(key_dims((key,), release) for key in ROBOT_POSE_KEYS)
+    return dims

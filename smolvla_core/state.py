@@ -25,6 +25,7 @@ from smolvla_core.r1pro import (
     PRESETS,
     PRIVILEGED,
     RELEASES,
+    ROBOT_POSE_KEYS,
 )
 
 _KEY = re.compile(r"(?P<name>.+?)(\[:(?P<count>\d+)\])?")
@@ -140,6 +141,16 @@ def key_dims(keys: Iterable[str], release: str) -> tuple[int, ...]:
         ConfigError: as :func:`key_columns`.
     """
     return tuple(dim for column in key_columns(keys, release) for dim in column.dims)
+
+
+def robot_pose_dims(release: str | None) -> tuple[tuple[int, ...], ...] | None:
+    """State dims of the robot's position in the world, and of cosine and sine of its roll, pitch and yaw.
+
+    None where the release does not have them, or the state is not R1Pro's.
+    """
+    if release is None or any(key not in RELEASES[release] for key in ROBOT_POSE_KEYS):
+        return None
+    return tuple(key_dims((key,), release) for key in ROBOT_POSE_KEYS)
 
 
 def forbidden_dims(release: str) -> frozenset[int]:
